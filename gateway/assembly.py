@@ -1,0 +1,206 @@
+"""MQTT, the readers and the channels as stages: what each is given, what runs in it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import resource
+from typing import Any
+
+from attrs import asdict
+from twisted.logger import Logger
+
+from gateway.channel.channels import Channels
+from gateway.channel.connections import Limits
+from gateway.errors import StoreError
+from gateway.mqtt.broker import EmbeddedBroker, ListenAddress, MaySubscribe
+from gateway.mqtt.client import BrokerAddress, MqttClient
+from gateway.mqtt.properties import PropertyTopics
+from gateway.mqtt.publisher import Publisher, channel_topic, device_topic
+from gateway.mqtt.telemetry import TelemetryTopics
+from gateway.mqtt.topics import Topics
+from gateway.mqtt.visitors import PACKET_BYTES
+from gateway.registrar import Registrar
+from gateway.settings import Settings
+from gateway.stages import Background
+from gateway.storage import StoreStage, store_reader
+from gateway.store.telemetry import Telemetry
+from gateway.store.trim import Trimmer
+
+TRIM_EVERY = 60.0
+EVERYWHERE = ("", "0.0.0.0", "::")
+
+
+class MqttStage:
+    """The broker, if it is ours, and the connection to it."""
+
+    name = "MQTT"
+
+    def __init__(self, reactor: Any, settings: Settings, token: str, background: Background) -> None:
+        self._background = background
+        self.topics = Topics(settings.mqtt.topic_prefix)
+        self.broker = _embedded_broker(settings, token, self.topics) if settings.mqtt.url == "embedded" else None
+        self._settings = settings
+        self.client = MqttClient(
+            self._address(token),
+            settings.mqtt.client_id,
+            self.topics,
+            reactor=reactor,
+            version=settings.mqtt.version if self.broker is None else 4,
+        )
+        self.properties = PropertyTopics(self.client, self.topics)
+
+    def _address(self, token: str) -> BrokerAddress:
+        if self.broker is None:
+            return BrokerAddress.from_url(self._settings.mqtt.url, self._settings.mqtt.ca_file)
+        ours = ListenAddress.parse(self._settings.mqtt.listen, "mqtt.listen")
+        host = "127.0.0.1" if ours.host in EVERYWHERE else ours.host
+        return BrokerAddress(
+            host=host,
+            port=ours.port,
+            username=token,
+            password=self.broker.gateway_secret,
+            maximum_packet_size=PACKET_BYTES,
+        )
+
+    async def start(self) -> None:
+        if self.broker is not None:
+            await self.broker.start()
+        self._background.run("the MQTT client", self.client.run())
+        self._background.run("the properties' publisher", self.properties.run())
+
+    async def stop(self) -> None:
+        self._background.let_end()
+        await self.client.stop()
+        await self._background.cancel()
+        if self.broker is not None:
+            await self.broker.stop()
+
+
+class ReadersStage:
+    """Those who read the logs: the registrar, the publishers and the trimmer."""
+
+    name = "readers"
+    log = Logger()
+
+    def __init__(self, settings: Settings, store: StoreStage, mqtt: MqttStage, background: Background) -> None:
+        self._settings = settings
+        self._store = store
+        self._background = background
+        self._registrar = Registrar(
+            store_reader(store, "registrar"), store.items, store.messages, store.writer.registered
+        )
+        self._publishers = [
+            Publisher(mqtt.client, store_reader(store, "mqtt"), channel_topic(mqtt.topics), "channels"),
+            Publisher(mqtt.client, store_reader(store, "mqtt", devices=True), device_topic(mqtt.topics), "devices"),
+        ]
+        self._telemetry = TelemetryTopics(
+            mqtt.client,
+            store_reader(store, "telemetry", devices=True),
+            Telemetry(store.redis, store.keys),
+            mqtt.topics,
+            lambda: list(store.items.devices),
+            interval=settings.mqtt.telemetry_interval,
+        )
+        self._trimmer = Trimmer(
+            store.redis, store.keys, store.items, store.messages,
+            channel_readers=["registrar", "mqtt"],
+            device_readers=["mqtt", "telemetry"] if settings.mqtt.telemetry else ["mqtt"],
+            reader_retention=settings.limits.reader_retention,
+        )  # fmt: skip
+
+    async def start(self) -> None:
+        if not self._settings.gateway.readers:
+            self.log.warn("gateway.readers is false: packets are stored, but neither registered nor published")
+            return
+        self._background.run("the registrar", self._registrar.run())
+        for publisher in self._publishers:
+            self._background.run(f"the publisher of {publisher.name}", publisher.run())
+        if self._settings.mqtt.telemetry:
+            self._background.run("the publisher of telemetry", self._telemetry.run())
+        self._background.run("the trimmer", self._trim_forever())
+
+    async def stop(self) -> None:
+        self._background.let_end()
+        if self._settings.gateway.readers:
+            await asyncio.gather(*(publisher.stop(self._settings.limits.stop_time) for publisher in self._publishers))
+        await self._background.cancel()
+        if self._settings.gateway.readers and self._settings.mqtt.telemetry:
+            await self._telemetry.stop()
+
+    async def _trim_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_EVERY)
+            try:
+                await self._trimmer.trim()
+            except StoreError as error:
+                self.log.warn("trimming waits for Redis: {error}", error=str(error))
+
+
+class ChannelsStage:
+    """The trackers."""
+
+    name = "channels"
+
+    def __init__(
+        self, reactor: Any, settings: Settings, store: StoreStage, mqtt: MqttStage, background: Background
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._properties = mqtt.properties
+        self._background = background
+        limits = asdict(settings.limits)
+        self.channels = Channels(
+            reactor,
+            store.items,
+            store.writer,
+            store.gate,
+            Limits(**{name: limits[name] for name in Limits.__annotations__}),
+            on_presence=self._presence,
+        )
+
+    async def start(self) -> None:
+        _raise_open_files()
+        self._publish_items()
+        for channel in list(self._store.items.channels.values()):
+            if channel.enabled:
+                await self.channels.start(channel)
+        self._background.run("the look for silent connections", self.channels.sweep_forever())
+
+    async def stop(self) -> None:
+        await self._background.cancel()
+        await self.channels.stop(self._settings.limits.stop_time)
+
+    def _publish_items(self) -> None:
+        """All that is known before the first tracker comes; a gateway that was killed left ``connected`` as it was."""
+        for device in self._store.items.devices.values():
+            self._properties.publish_property("devices", device.id, "connected", False)
+            self._publish("devices", device.id)
+        for channel_id in self._store.items.channels:
+            self._publish("channels", channel_id)
+        self._store.items.on_change.append(self._publish)
+
+    def _publish(self, kind: str, item_id: int) -> None:
+        item = (self._store.items.devices if kind == "devices" else self._store.items.channels)[item_id]
+        for name in ("name", "enabled", "messages_ttl"):
+            self._properties.publish_property(kind, item_id, name, getattr(item, name))
+
+    def _presence(self, protocol_id: int, ident: str, is_connected: bool) -> None:
+        device = self._store.items.device_for(protocol_id, ident)
+        if device is not None:
+            self._properties.publish_property("devices", device.id, "connected", is_connected)
+
+
+def _embedded_broker(settings: Settings, token: str, topics: Topics) -> EmbeddedBroker:
+    def authorize(key: str) -> MaySubscribe | None:
+        """The master token may subscribe to everything."""
+        return (lambda topic_filter: True) if hmac.compare_digest(key.encode(), token.encode()) else None
+
+    return EmbeddedBroker(settings.mqtt.listen, settings.mqtt.listen_ws, authorize, topics)
+
+
+def _raise_open_files() -> None:
+    """Each tracker is a file; the usual soft limit of 1024 is meant for other programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

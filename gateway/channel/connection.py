@@ -1,0 +1,289 @@
+"""A tracker on TCP or TLS.
+
+The session decides what bytes mean; this protocol gives it bytes, asks for verdicts and commits, and writes what the
+session gives back. It stops reading while the gate is closed, and when a tracker sends on while its packet is being
+stored.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol as Interface
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gateway import metrics
+from gateway.channel.intake import Intake
+from gateway.errors import ProtocolViolation, StoreError
+from gateway.protocols.catalog import Normalizer
+from gateway.protocols.teltonika.session import (
+    NEED_DATA,
+    PAUSED,
+    CommandReceived,
+    Event,
+    IdentReceived,
+    PacketReceived,
+    PacketRejected,
+)
+
+EVENTS_AT_ONCE = 8
+LOG_FIRST, LOG_EVERY = 3, 1000
+KEEPALIVE_PROBES = {"TCP_KEEPIDLE": 300, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
+"""Seconds of silence before the first probe, between probes, and how many: a tracker that lost its network is noticed
+after ten minutes, at the price of 40 bytes each five."""
+
+
+class Registry(Interface):
+    """Who must know of each connection: :class:`gateway.channel.connections.Connections`."""
+
+    def add(self, connection: TrackerConnection) -> bool: ...
+
+    def remove(self, connection: TrackerConnection) -> None: ...
+
+    def identify(self, connection: TrackerConnection, key: tuple[int, str]) -> None: ...
+
+
+def peer_of(address: IAddress) -> str:
+    """``ip:port``."""
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    return str(address)
+
+
+class TrackerConnection(Protocol):
+    """One connection. ``seen`` is the time of its last byte, for those who look for silent ones; ``host`` the address
+    that it came from, which is a proxy's where there is one."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        intake: Intake,
+        connections: Registry,
+        max_packet: int,
+        now: Callable[[], float],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """``later`` calls a function when others had their turn."""
+        self._intake = intake
+        self._later = later
+        self._connections = connections
+        self._session = intake.protocol.session(max_packet)
+        self._now = now
+        self._normalizer: Normalizer | None = None
+        self._is_reading = True
+        self._is_storing = False
+        self._is_closing = False
+        self._is_draining = False
+        self._is_advancing = False
+        self._rejections = 0
+        self.ident: str | None = None
+        self.key: tuple[int, str] | None = None
+        self.peer = ""
+        self.host = ""
+        self.seen = self.since = now()
+
+    # -- what Twisted calls
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.peer = peer_of(self.transport.getPeer())
+        self.host = self.peer.rpartition(":")[0]
+        _keep_alive(self.transport)
+        if not self._connections.add(self):
+            self._is_closing = True
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+        elif not self._intake.gate.is_open:
+            self._read(False)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.seen = self._now()
+        self._session.receive_data(data)
+        if self._is_storing:
+            self._read(False)
+        else:
+            self._advance()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._is_closing = True
+        self._connections.remove(self)
+
+    # -- what channels call
+
+    def gate_changed(self, is_open: bool) -> None:
+        """Trackers' data can, or cannot, be taken."""
+        if not is_open:
+            self._read(False)
+        elif not self._is_storing and not self._is_closing:
+            self._read(True)
+            self._advance()
+
+    def close(self, why: str, is_routine: bool = False) -> None:
+        """Send what was answered, then close. Records under way are still stored, and sent again by the tracker.
+
+        ``is_routine``: not worth a line in the log; at a stop each of 20,000 connections would write one.
+        """
+        if self._is_closing:
+            return
+        self._is_closing = True
+        assert self.transport is not None
+        metrics.count("connections_closed", channel=self._intake.channel.name, reason=why)
+        tell = self.log.debug if is_routine else self.log.info
+        tell("closed {peer} ({ident}): {why}", peer=self.peer, ident=self.ident or "no ident", why=why)
+        self.transport.loseConnection()
+
+    def abort(self, why: str, is_routine: bool = False) -> None:
+        """Close at once; for peers that are gone."""
+        self.close(why, is_routine)
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def stop_taking(self) -> None:
+        """Take nothing new; what is being stored is still acknowledged."""
+        self._read(False)
+        self._is_draining = True
+
+    def paused_fd(self) -> int | None:
+        """The socket, where nobody reads from it just now."""
+        if self._is_reading or self._is_closing:
+            return None
+        handle = getattr(self.transport, "getHandle", lambda: None)()
+        return handle.fileno() if isinstance(handle, socket.socket) and handle.fileno() >= 0 else None
+
+    # -- the session's events
+
+    def _advance(self) -> None:
+        """Take events from the session until it needs bytes or an answer of ours."""
+        self._is_advancing = True
+        try:
+            self._take_events()
+        except ProtocolViolation as violation:
+            self._violate(violation)
+        finally:
+            self._is_advancing = False
+
+    def _take_events(self) -> None:
+        """So many at most: frames that get no answer could otherwise keep everybody else waiting for seconds."""
+        for _ in range(EVENTS_AT_ONCE):
+            if self._is_closing or self._is_draining:
+                return
+            if not self._intake.gate.is_open:
+                self._read(False)
+                return
+            event = self._session.next_event()
+            if event is NEED_DATA:
+                self._read(True)
+                return
+            if event is PAUSED:
+                return
+            self._react(event)
+        self._read(False)
+        self._later(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._is_storing and not self._is_closing:
+            self._advance()
+
+    def _react(self, event: Event) -> None:
+        if isinstance(event, PacketReceived):
+            self._store(event)
+        elif isinstance(event, IdentReceived):
+            self._intake.decide(event.ident, partial(self._answer_ident, event.ident))
+        elif isinstance(event, PacketRejected):
+            self._reject(event)
+        elif isinstance(event, CommandReceived):
+            metrics.count("command_responses", channel=self._intake.channel.name)
+
+    def _answer_ident(self, ident: str, is_welcome: bool | None) -> None:
+        if self._is_closing:
+            return
+        assert self.transport is not None
+        if is_welcome is None:
+            self.close(f"ident {ident} cannot be looked up")
+            return
+        if not is_welcome:
+            metrics.count("idents_rejected", channel=self._intake.channel.name)
+            self.transport.write(self._session.reject_ident())
+            self.close(f"ident {ident} is not welcome")
+            return
+        self.ident = ident
+        self.peer = peer_of(self.transport.getPeer())  # behind a proxy it is known only after the proxy's header
+        self._normalizer = self._intake.normalizer_for(ident)
+        self.transport.write(self._session.accept_ident())
+        self.log.info("{ident} is connected from {peer}", ident=ident, peer=self.peer)
+        self.key = (self._intake.channel.protocol_id, ident)
+        self._connections.identify(self, self.key)
+        self._advance_later()
+
+    def _store(self, event: PacketReceived) -> None:
+        assert self.ident is not None
+        assert self._normalizer is not None
+        self._is_storing = True
+        committed = partial(self._committed, event.packet["count"])
+        self._intake.submit(self.ident, self.peer, self._normalizer, event.packet, event.body, committed)
+
+    def _reject(self, event: PacketRejected) -> None:
+        name = self._intake.channel.name
+        metrics.count("packets_rejected", channel=name, reason=event.reason)
+        if event.resend_helps:
+            self._rejections += 1
+            if self._rejections <= LOG_FIRST or self._rejections % LOG_EVERY == 0:
+                self.log.info(
+                    "not acknowledged to {ident} on {channel}: {reason} ({n}. time)",
+                    ident=self.ident, channel=name, reason=event.reason, n=self._rejections,
+                )  # fmt: skip
+            self._session.skip()
+            return
+        self._is_storing = True
+        assert self.ident is not None
+        self._intake.park(self.ident, event.frame, event.reason, partial(self._committed, event.count))
+
+    def _committed(self, count: int, error: StoreError | None) -> None:
+        self._is_storing = False
+        if self._is_closing:
+            return
+        if error is not None:
+            self.close(f"a packet could not be stored: {error}")
+            return
+        assert self.transport is not None
+        self.transport.write(self._session.acknowledge(count))
+        self._advance_later()
+
+    def _advance_later(self) -> None:
+        """Go on with what is buffered; in the common case, nothing is, and the transport was never paused."""
+        if not self._is_advancing and (self._session.buffered or not self._is_reading):
+            self._advance()
+
+    def _violate(self, violation: ProtocolViolation) -> None:
+        metrics.count("violations", channel=self._intake.channel.name, reason=violation.reason)
+        self.close(str(violation))
+
+    def _read(self, is_reading: bool) -> None:
+        if is_reading == self._is_reading or self._is_closing:
+            return
+        self._is_reading = is_reading
+        assert self.transport is not None
+        if is_reading:
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
+        else:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
+
+
+def _keep_alive(transport: object) -> None:
+    """Where there is a real TCP socket below, have the kernel find out that the tracker is gone."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in KEEPALIVE_PROBES.items():
+        if hasattr(socket, name):
+            handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

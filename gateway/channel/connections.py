@@ -1,0 +1,109 @@
+"""The connections of all channels: how many there may be, whose they are, and which of them are dead."""
+
+from __future__ import annotations
+
+import select
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from gateway import metrics
+from gateway.channel.connection import TrackerConnection
+
+OnPresence = Callable[[int, str, bool], None]
+"""Told (protocol id, ident, is connected) when a tracker comes and goes."""
+
+
+@frozen
+class Limits:
+    """Bounds on trackers; the settings document them."""
+
+    connections: int = 20000
+    connections_per_address: int = 5000
+    devices: int = 100000
+    login_time: float = 30.0
+    idle_time: float = 262800.0
+    packet_size: int = 65536
+    pending_packets_udp: int = 1000
+
+
+class Connections:
+    """All connections of all channels. The newest one of an ident wins."""
+
+    log = Logger()
+
+    def __init__(self, limits: Limits, on_presence: OnPresence, now: Callable[[], float]) -> None:
+        self._limits = limits
+        self._on_presence = on_presence
+        self._now = now
+        self._all: set[TrackerConnection] = set()
+        self._addresses: Counter[str] = Counter()
+        self._by_ident: dict[tuple[int, str], TrackerConnection] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[TrackerConnection]:
+        return iter(self._all)
+
+    def add(self, connection: TrackerConnection) -> bool:
+        """Whether there is room for one more."""
+        address = connection.host
+        is_full = len(self._all) >= self._limits.connections
+        if is_full or self._addresses[address] >= self._limits.connections_per_address:
+            n = metrics.count("connections_refused")
+            if n % 100 == 1:
+                what = "connections" if is_full else f"connections_per_address ({address})"
+                self.log.warn("refused a connection ({n}.): limits.{what} is reached", n=n, what=what)
+            return False
+        self._all.add(connection)
+        self._addresses[address] += 1
+        return True
+
+    def remove(self, connection: TrackerConnection) -> None:
+        """It is closed."""
+        if connection not in self._all:
+            return
+        self._all.remove(connection)
+        address = connection.host
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+        key = connection.key
+        if key is not None and self._by_ident.get(key) is connection:
+            del self._by_ident[key]
+            self._on_presence(*key, False)
+
+    def identify(self, connection: TrackerConnection, key: tuple[int, str]) -> None:
+        """It said who it is: an older connection of the same tracker is dead, the tracker just knows it first."""
+        older = self._by_ident.get(key)
+        self._by_ident[key] = connection
+        if older is not None:
+            older.close("ident collision: a newer connection of the same tracker")
+        else:
+            self._on_presence(*key, True)
+
+    def sweep(self) -> None:
+        """Close what never logged in, what is silent for too long, and what hung up while we did not read."""
+        now = self._now()
+        for connection in list(self._all):
+            silence = now - connection.seen
+            if connection.ident is None and now - connection.since > self._limits.login_time:
+                connection.abort(f"no ident within {self._limits.login_time:.0f} s")
+            elif silence > self._limits.idle_time:
+                connection.abort(f"silent for {silence:.0f} s")
+        for connection in _hung_up(self._all):
+            connection.abort("the tracker hung up")
+
+
+def _hung_up(connections: Iterable[TrackerConnection]) -> list[TrackerConnection]:
+    """Connections whose peer closed while reading was paused, which hides it from the reactor. Linux only."""
+    if not hasattr(select, "POLLRDHUP"):
+        return []
+    by_fd = {fd: connection for connection in connections if (fd := connection.paused_fd()) is not None}
+    poll = select.poll()
+    for fd in by_fd:
+        poll.register(fd, select.POLLRDHUP)
+    return [by_fd[fd] for fd, _event in poll.poll(0)]

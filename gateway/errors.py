@@ -1,0 +1,76 @@
+"""Every error that this package raises on purpose.
+
+One root, and a branch for whoever must act: the peer (a tracker or a client sent something wrong), the operator
+(configuration, a port, a full disk), the store (Redis is away or refuses). Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """The root: catch it at a border, never in the middle."""
+
+
+class PeerError(GatewayError):
+    """The other side of a connection is at fault."""
+
+
+class ProtocolViolation(PeerError):
+    """Framing is lost: nothing that follows on this connection can be understood, so it is closed.
+
+    ``reason`` is a fixed short text that can be counted; the numbers that prove it stand in ``detail``.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class DecodeError(PeerError):
+    """Delimited bytes that do not follow the grammar. ``offset`` is the byte, counted from the first one given."""
+
+    def __init__(self, reason: str, offset: int | None = None) -> None:
+        super().__init__(reason if offset is None else f"{reason} (at byte {offset})")
+        self.reason = reason
+        self.offset = offset
+
+
+class EncodeError(GatewayError):
+    """A value that the wire has no room for: our own code, or who asked it to, wanted the impossible."""
+
+
+class OutOfTurn(GatewayError):
+    """A session was told something that its state does not allow: a bug of whoever drives it."""
+
+
+class OperatorError(GatewayError):
+    """The operator can mend it: the message says where and what would be right."""
+
+
+class ConfigError(OperatorError):
+    """A setting is wrong; the message names file, section and key."""
+
+
+class ListenError(OperatorError):
+    """A port cannot be listened on."""
+
+
+class StoreError(GatewayError):
+    """Redis did not do what was asked of it."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis is away, loading or too slow: the same call may succeed later."""
+
+
+class StoreFull(StoreError):
+    """A bound on memory or disk is reached: the same call may succeed when there is room again."""
+
+
+class NotCommitted(StoreError):
+    """These records are not in the log and will not get there: the tracker must send them again."""
+
+
+class BrokerUnavailable(GatewayError):
+    """The MQTT broker is away, refuses us, or the connection to it is gone: the same may succeed later."""

@@ -1,0 +1,66 @@
+"""The names of the keys in Redis, all of them.
+
+A key carries a hash tag (the part in braces), so that a Redis Cluster keeps what changes together on one node: all that
+belongs to a shard of idents in ``{s<shard>}``, the items in ``{items}``.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+CHANNELS = "gw:{items}:channels"
+"""Hash: channel id -> the channel as JSON."""
+DEVICES = "gw:{items}:devices"
+"""Hash: device id -> the device as JSON."""
+NEXT_IDS = "gw:{items}:next_ids"
+"""Hash: kind of item -> the last id given away."""
+
+
+@frozen
+class ShardKeys:
+    """The keys of one shard of idents: its logs, its readers' cursors and all that belongs to its devices."""
+
+    shard: int = 0
+
+    def _key(self, rest: str) -> str:
+        return f"gw:{{s{self.shard}}}:{rest}"
+
+    def channel_log(self, channel_id: int) -> str:
+        """Stream: every packet of a channel, in order of reception."""
+        return self._key(f"channel:{channel_id}:log")
+
+    def parked(self, channel_id: int) -> str:
+        """Stream: packets that were acknowledged although they cannot be decoded, as raw bytes."""
+        return self._key(f"channel:{channel_id}:parked")
+
+    @property
+    def device_log(self) -> str:
+        """Stream: what the registrar made of the packets of this shard's devices."""
+        return self._key("devices:log")
+
+    @property
+    def cursors(self) -> str:
+        """Hash: ``<reader>|<stream>`` -> id of the last entry that the reader has delivered."""
+        return self._key("cursors")
+
+    def messages(self, device_id: int) -> str:
+        """Sorted set: a device's messages as JSON, by their key in microseconds."""
+        return self._key(f"device:{device_id}:messages")
+
+    def merged(self, device_id: int) -> str:
+        """Hash: a message's key in microseconds -> fingerprints of the messages that were merged into it."""
+        return self._key(f"device:{device_id}:merged")
+
+    def telemetry(self, device_id: int) -> str:
+        """Hash: parameter -> ``{"ts": seconds, "value": ...}`` as JSON."""
+        return self._key(f"device:{device_id}:telemetry")
+
+    @property
+    def lease(self) -> str:
+        """String: the gateway that may write to this shard."""
+        return self._key("lease")
+
+    @property
+    def sizes(self) -> str:
+        """Hash: device id -> bytes that its messages take."""
+        return self._key("devices:sizes")

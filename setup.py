@@ -1,0 +1,5 @@
+"""Everything that can be declared stands in setup.cfg."""
+
+from setuptools import setup
+
+setup()
