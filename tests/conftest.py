@@ -54,7 +54,16 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 @pytest.fixture
 def redis(redis_server: EmbeddedRedis) -> Iterator[Client]:
     """A client of an empty Redis."""
+    others = asyncio.all_tasks(LOOP)
     client = connect(redis_server.url)
     LOOP.run_until_complete(client.flushall())
     yield client
+    LOOP.run_until_complete(_end(asyncio.all_tasks(LOOP) - others))
     LOOP.run_until_complete(client.aclose())
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    """What a test left under way would open another connection after the client is closed, and nobody closes that."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
