@@ -37,7 +37,7 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
 GROUND = frozenset({"", "aio", "metrics"})
 
 # Programs beside the gateway: they may use the rows up to 3, and themselves.
-TOOLS = frozenset({"emulator", "decode"})
+TOOLS = frozenset({"admin", "emulator", "decode"})
 LAST_ROW_OF_TOOLS = 3
 
 # What has no place in a layer without I/O.

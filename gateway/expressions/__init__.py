@@ -1,0 +1,1 @@
+"""Expressions: flespi's language of filters, selectors and computed values."""
