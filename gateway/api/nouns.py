@@ -1,0 +1,32 @@
+"""All operations of the API, noun by noun; a new noun is a module with a list OPERATIONS, and a line here."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from gateway.api.answers import Answer
+from gateway.api.call import Call
+from gateway.api.openapi import describe
+from gateway.api.operations import Operation
+
+NOUNS: tuple[ModuleType, ...] = ()
+
+
+async def _describe(call: Call) -> Answer:
+    return Answer(body=_description())
+
+
+@cache
+def _description() -> bytes:
+    return msgspec.json.encode(describe(operations()))
+
+
+@cache
+def operations() -> list[Operation]:
+    """The table, in the order of the nouns."""
+    description = Operation("GET", "/gw/api.json", _describe, "This description", is_bare=True, result=dict[str, Any])
+    return [*(operation for noun in NOUNS for operation in noun.OPERATIONS), description]

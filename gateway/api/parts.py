@@ -1,0 +1,31 @@
+"""The running gateway as the API's handlers know it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+
+
+@define
+class Parts:
+    """Whatever handlers read and change. ``others`` are what belongs to a single noun, by name."""
+
+    items: Any = None
+    channels: Any = None
+    connections: Any = None
+    history: Any = None
+    messages: Any = None
+    telemetry: Any = None
+    events: Any = None
+    traffic: Any = None
+    idents: Any = None
+    tokens: Any = None
+    failures: Any = None
+    gate: Any = None
+    exposition: Any = None
+    health: Any = None
+    settings: Any = None
+    redis: Any = None
+    keys: Any = None
+    others: dict[str, Any] = field(factory=dict)

@@ -1,0 +1,151 @@
+"""From an HTTP request to a checked :class:`~gateway.api.call.Call`: its address, token, parameters and body."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from twisted.web.http import Request
+
+from gateway.api.call import Call, convert, convert_entries, item_type, parse_json
+from gateway.api.errors import ApiError
+from gateway.api.operations import MiB, Operation, Right
+from gateway.api.parts import Parts
+from gateway.store.access import Access
+from gateway.store.tokens import Token
+
+PREFIXES = ("FlespiToken", "Bearer")
+BODY_MOST_OF_ALL = 16 * MiB
+"""What is kept of a request's body; each operation has a limit of its own, and none above this."""
+
+
+class ApiRequest(Request):
+    """A request whose body has a bound: more is neither kept nor waited for."""
+
+    is_too_large = False
+    _received = 0
+
+    def gotLength(self, length: int | None) -> None:
+        if length is not None and length > BODY_MOST_OF_ALL:
+            self.is_too_large = True
+            length = 0
+        super().gotLength(length)  # type: ignore[no-untyped-call]
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > BODY_MOST_OF_ALL:
+            self.is_too_large = True
+        if not self.is_too_large:
+            super().handleContentChunk(data)  # type: ignore[no-untyped-call]
+        elif self._received > 4 * BODY_MOST_OF_ALL:
+            self.channel.forceAbortClient()
+
+
+def segments_of(request: Request) -> list[str]:
+    """The path's parts, decoded one by one: a selector may hold ``/`` as ``%2F``. Raises ApiError."""
+    path = request.uri.partition(b"?")[0].strip(b"/")
+    try:
+        return [unquote_to_bytes(segment).decode() for segment in path.split(b"/")]
+    except UnicodeDecodeError:
+        raise ApiError.bad_request("the path is not UTF-8 after percent-decoding") from None
+
+
+def address_of(request: Request) -> str:
+    """The client's address without its port; limits on failures hold for it."""
+    return str(getattr(request.getClientAddress(), "host", "") or "local")
+
+
+def authenticate(request: Request, parts: Parts) -> Token:
+    """The token of the header ``Authorization``. Raises ApiError: 401, 429."""
+    address = address_of(request)
+    now = time.time()
+    if parts.failures.is_blocked(address, now):
+        raise ApiError.too_many("too many wrong tokens from this address: wait a minute")
+    header = request.getHeader("Authorization")
+    if not header:
+        raise ApiError.unauthorized("no token: send the header Authorization: FlespiToken KEY")
+    word, _, rest = header.strip().partition(" ")
+    key = rest.strip() if word in PREFIXES else header.strip()
+    token: Token | None = parts.tokens.authenticate(key, now, address)
+    if token is None:
+        parts.failures.failed(address, now)
+        raise ApiError.unauthorized("the token is not known, expired or disabled")
+    return token
+
+
+def make_call(operation: Operation, path: dict[str, str], request: ApiRequest, parts: Parts) -> Call:
+    """Check who asks, whether they may, and what they sent. Raises ApiError."""
+    token = None
+    if operation.access is not None:
+        token = authenticate(request, parts)
+        _check_right(operation.access, operation.method, token.access)
+    call = Call(operation, path, parts, token, address_of(request))
+    body = _body_of(request, operation)
+    _read_query(call, request, has_body=bool(body))
+    if operation.data is not None:
+        _read_data(call, request, body)
+    elif operation.body is not None:
+        _read_body(call, body)
+    elif body.strip():
+        raise ApiError.bad_request(f"{operation.method} {operation.path} takes no body")
+    return call
+
+
+def _check_right(right: Right, method: str, access: Access) -> None:
+    if not access.permits(method, right.uri, right.submodule):
+        raise ApiError.not_permitted()
+
+
+def _body_of(request: ApiRequest, operation: Operation) -> bytes:
+    if request.is_too_large:
+        raise ApiError.too_large(f"the body is larger than {operation.body_most} bytes")
+    body: bytes = request.content.read() if request.content is not None else b""
+    if len(body) > operation.body_most:
+        raise ApiError.too_large(f"the body has {len(body)} bytes; {operation.body_most} are possible")
+    return body
+
+
+def _arguments(request: Request) -> dict[str, str]:
+    try:
+        return {name.decode(): values[-1].decode() for name, values in request.args.items()}
+    except UnicodeDecodeError:
+        raise ApiError.bad_request("the query is not UTF-8 after percent-decoding") from None
+
+
+def _read_query(call: Call, request: Request, *, has_body: bool) -> None:
+    """flespi ignores query parameters that it does not know; so do we, but the answer says it."""
+    arguments = _arguments(request)
+    known = set(call.operation.query.__struct_fields__)
+    reserved = {"data"} if call.operation.data is not None else set()
+    for name in sorted(set(arguments) - known - reserved)[:10]:
+        where = ": put it into the JSON object of the parameter data" if name in _names(call.operation.data) else ""
+        call.warnings.append(f"the query parameter {name[:64]} is ignored{where}")
+    values = {name: value for name, value in arguments.items() if name in known}
+    call.query = convert(values, call.operation.query, "query", strict=False)
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    return kind.__struct_fields__ if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else ()
+
+
+def _read_data(call: Call, request: Request, body: bytes) -> None:
+    """``?data={...}``; the same object as the body of a GET is taken too."""
+    given = request.args.get(b"data", [b""])[-1]
+    if given and body.strip():
+        raise ApiError.bad_request("data stands in the query and in the body: only one of them is possible")
+    text = given or body
+    value = parse_json(text, "data") if text.strip() else {}
+    call.data = convert(value, call.operation.data, "data")
+
+
+def _read_body(call: Call, body: bytes) -> None:
+    if not body.strip():
+        raise ApiError.bad_request("a body is needed: JSON, see /gw/api.json")
+    value = parse_json(body, "the body")
+    kind = item_type(call.operation.body)
+    if kind is None:
+        call.body = convert(value, call.operation.body, "the body")
+    else:
+        call.entries, call.errors = convert_entries(value, kind)

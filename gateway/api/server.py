@@ -1,0 +1,62 @@
+"""The API's listener, from its endpoint string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.web.server import Site
+
+from gateway import aio
+from gateway.api.nouns import operations
+from gateway.api.parts import Parts
+from gateway.api.site import ApiResource, make_site
+from gateway.errors import ConfigError, ListenError
+
+STOP_TIME = 3.0
+"""Seconds that requests under way may take at a stop."""
+
+
+class ApiServer:
+    """Listens on ``listen``, a Twisted endpoint string."""
+
+    def __init__(self, reactor: Any, listen: str, parts: Parts, cors_origins: Sequence[str] = ()) -> None:
+        self._reactor = reactor
+        self._listen = listen
+        self._resource = ApiResource(parts, operations(), cors_origins)
+        self._site: Site = make_site(self._resource)
+        self._port: IListeningPort | None = None
+
+    @property
+    def url(self) -> str:
+        """For people: where to reach it."""
+        address = self._port.getHost() if self._port is not None else None
+        scheme = "https" if self._listen.startswith("ssl:") else "http"
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(getattr(address, "host", ""), getattr(address, "host", ""))
+        return f"{scheme}://{host}:{address.port}" if hasattr(address, "port") else self._listen
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        assert self._port is not None
+        return int(self._port.getHost().port)
+
+    async def start(self) -> None:
+        """Raises ListenError, ConfigError."""
+        try:
+            self._port = await aio.from_deferred(serverFromString(self._reactor, self._listen).listen(self._site))
+        except CannotListenError as error:
+            raise ListenError(f"api.listen: {self._listen}: cannot listen: {error.socketError}") from error
+        except Exception as error:  # a key file, a syntax: each raises something else
+            raise ConfigError(f"api.listen: {self._listen}: cannot be listened on: {error}") from error
+
+    async def stop(self) -> None:
+        """Answer what is under way, then close."""
+        if self._port is not None:
+            stopping = self._port.stopListening()
+            if stopping is not None:
+                await aio.from_deferred(stopping)
+        await self._resource.stop(STOP_TIME)
