@@ -149,8 +149,11 @@ class ApiSection:
 
     listen: str = option(
         "tcp:8080:interface=127.0.0.1",
-        "REST, web page and metrics (not served by this version)",
+        "REST, web page and metrics; ssl:8443:privateKey=...:certKey=... for TLS",
         endpoint("tcp", "ssl", "systemd", "unix", "tcp6"),
+    )
+    cors_origins: str = option(
+        "", "origins whose web pages may use the API, with spaces between, such as https://fleet.example; *: all"
     )
 
 

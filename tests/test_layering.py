@@ -30,7 +30,7 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset({"mqtt"}), frozenset({"streams"})),
     (frozenset({"channel"}),),
     (frozenset({"api", "panel"}),),
-    (frozenset({"assembly", "config", "log", "provision", "service", "settings", "stages", "storage", "tokens"}),),
+    (frozenset({"assembly", "config", "log", "provision", "rest", "service", "settings", "stages", "storage", "tokens"}),),
 )
 
 # Small modules that any row may use, and that use none.

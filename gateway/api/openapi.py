@@ -1,4 +1,4 @@
-"""The description of the API in OpenAPI 3.1, from the table of operations and the types that requests are checked with."""
+"""The API in OpenAPI 3.1, from the table of operations and the types that requests are checked with."""
 
 from __future__ import annotations
 
