@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from attrs import define, field, frozen
 
@@ -84,11 +85,17 @@ def gauge(name: str, function: Function, **labels: str) -> None:
     _gauges[_bounded((name, _sorted(labels)))] = function
 
 
-def drop_gauge(name: str, function: Function, **labels: str) -> None:
-    """Ask ``function`` no more; harmless where another one has replaced it."""
-    key = (name, _sorted(labels))
-    if _gauges.get(key) == function:
-        del _gauges[key]
+@contextmanager
+def showing(**functions: Function) -> Iterator[None]:
+    """Have the gauges of these names, which have no labels, asked for as long as the block runs."""
+    for name, function in functions.items():
+        gauge(name, function)
+    try:
+        yield
+    finally:
+        for name, function in functions.items():
+            if _gauges.get((name, ())) is function:  # nobody replaced it
+                del _gauges[name, ()]
 
 
 def counters() -> Iterator[tuple[str, Labels, int]]:
@@ -174,7 +181,6 @@ COUNTERS = (
 
 HISTOGRAMS = (
     ("commit_seconds", (), "From the attempt to store a group of packets to Redis' answer"),
-    ("commit_wait_seconds", (), "From a packet's arrival at the log to the commit that takes it"),
     ("ack_seconds", (), "From a packet's last byte to its acknowledgement"),
     ("api_seconds", ("operation",), "From a request's last byte to the end of its answer"),
 )

@@ -157,6 +157,12 @@ class MqttClient:
 
     async def run(self) -> None:
         """Connect, and connect again, until :meth:`stop` or cancelled."""
+        with metrics.showing(
+            mqtt_connected=lambda: self.is_connected, mqtt_in_flight=lambda: self.link.in_flight if self.link else 0
+        ):
+            await self._keep_connected()
+
+    async def _keep_connected(self) -> None:
         wait = self._backoff_first
         try:
             while not self._stop_asked.is_set():

@@ -51,11 +51,11 @@ class _Awaited:
         self.done.set()
 
     def expect(self) -> None:
-        metrics.count("mqtt_messages_published", log="telemetry")
         self.awaited += 1
         self.done.clear()
 
     def acknowledged(self) -> None:
+        metrics.count("mqtt_messages_published", log="telemetry")
         self.awaited -= 1
         if not self.awaited:
             self.done.set()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from gateway import metrics
+
 
 class Gate:
     """Open unless somebody gave a reason to close it. Subscribers learn of every change, in order of subscription."""
@@ -31,6 +33,7 @@ class Gate:
         if cause in self._reasons:
             return
         self._reasons[cause] = reason
+        metrics.count("gate_closed", cause=cause)
         self.log.warn("trackers are paused: {reason}", reason=reason)
         self._settle()
 

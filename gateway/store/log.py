@@ -16,6 +16,7 @@ from collections.abc import Callable
 from attrs import define
 from twisted.logger import Logger
 
+from gateway import metrics
 from gateway.errors import NotCommitted, StoreError, StoreFull, StoreUnavailable
 from gateway.store.connection import Client, is_refusal, store_errors
 from gateway.store.gate import Gate
@@ -127,18 +128,24 @@ class LogWriter:
 
     async def run(self) -> None:
         """Commit until cancelled. It never gives up on a packet whose commit may have happened."""
-        while True:
-            await self._wakeup.wait()
-            self._wakeup.clear()
-            while self._queue:
-                batch = self._take_batch()
-                await self._commit(batch)
-                size = sum(len(pending.data) for pending in batch)
-                self._pending_bytes -= size
-                self.unregistered_bytes += size
-                if self._pending_bytes <= PENDING_BYTES // 2:
-                    self._gate.open("pending")
-            self._idle.set()
+        with metrics.showing(
+            log_pending_packets=lambda: len(self._queue), log_pending_bytes=lambda: self._pending_bytes
+        ):
+            while True:
+                await self._wakeup.wait()
+                self._wakeup.clear()
+                await self._commit_all()
+                self._idle.set()
+
+    async def _commit_all(self) -> None:
+        while self._queue:
+            batch = self._take_batch()
+            await self._commit(batch)
+            size = sum(len(pending.data) for pending in batch)
+            self._pending_bytes -= size
+            self.unregistered_bytes += size
+            if self._pending_bytes <= PENDING_BYTES // 2:
+                self._gate.open("pending")
 
     async def drain(self, timeout: float) -> bool:
         """Wait until everything taken is committed; False when ``timeout`` seconds were not enough."""
@@ -170,11 +177,14 @@ class LogWriter:
                 results = await self._execute(batch)
                 break
             except StoreFull as error:
+                metrics.count("log_commit_failures", reason="no memory")
                 self._gate.close("memory", f"Redis takes no more data ({error})")
             except StoreUnavailable as error:
+                metrics.count("log_commit_failures", reason="no answer")
                 self._gate.close("redis", f"Redis does not answer ({error})")
                 is_uncertain = True
             except StoreError as error:
+                metrics.count("log_commit_failures", reason="refused")
                 self.log.error("Redis refused a commit of {n} packets: {error}", n=len(batch), error=str(error))
                 results = [error] * len(batch)
                 break
@@ -199,8 +209,11 @@ class LogWriter:
             async with self._redis.pipeline(transaction=True) as pipe:
                 for pending in batch:
                     pipe.execute_command(*pending.command())
+                started = time.perf_counter()
                 results: list[object] = await pipe.execute(raise_on_error=False)
-                return results
+        metrics.observe("commit_seconds", time.perf_counter() - started)
+        metrics.count("log_commits")
+        return results
 
     async def _without_stored(self, batch: list[Pending]) -> list[Pending]:
         """Tell the packets that an attempt without an answer did store, and give back the others."""
@@ -216,6 +229,7 @@ class LogWriter:
 
     def _misfit(self, pending: Pending, result: object) -> StoreError:
         """An id that is not later than the log's last one: somebody else writes to it, or it was stored and trimmed."""
+        metrics.count("log_entries_refused")
         self.log.error(
             "{stream} refused entry {id}: {result}", stream=pending.stream, id=pending.id, result=str(result)
         )
