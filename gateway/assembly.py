@@ -24,6 +24,7 @@ from gateway.registrar import Registrar
 from gateway.settings import Settings
 from gateway.stages import Background
 from gateway.storage import StoreStage, store_reader
+from gateway.store.items import Change, Channel, Device
 from gateway.store.telemetry import Telemetry
 from gateway.store.trim import Trimmer
 
@@ -175,15 +176,20 @@ class ChannelsStage:
         """All that is known before the first tracker comes; a gateway that was killed left ``connected`` as it was."""
         for device in self._store.items.devices.values():
             self._properties.publish_property("devices", device.id, "connected", False)
-            self._publish("devices", device.id)
-        for channel_id in self._store.items.channels:
-            self._publish("channels", channel_id)
-        self._store.items.on_change.append(self._publish)
+            self._publish("devices", device)
+        for channel in self._store.items.channels.values():
+            self._publish("channels", channel)
+        self._store.items.on_change.append(self._changed)
 
-    def _publish(self, kind: str, item_id: int) -> None:
-        item = (self._store.items.devices if kind == "devices" else self._store.items.channels)[item_id]
+    def _changed(self, change: Change) -> None:
+        if change.new is None:
+            self._properties.forget_item(change.kind, change.id)
+        else:
+            self._publish(change.kind, change.new)
+
+    def _publish(self, kind: str, item: Channel | Device) -> None:
         for name in ("name", "enabled", "messages_ttl"):
-            self._properties.publish_property(kind, item_id, name, getattr(item, name))
+            self._properties.publish_property(kind, item.id, name, getattr(item, name))
 
     def _presence(self, protocol_id: int, ident: str, is_connected: bool) -> None:
         device = self._store.items.device_for(protocol_id, ident)

@@ -56,6 +56,26 @@ class ListenError(OperatorError):
     """A port cannot be listened on."""
 
 
+class ItemError(OperatorError):
+    """A channel or a device cannot be as it was asked to be. ``field`` names what is wrong with it, where one does."""
+
+    def __init__(self, reason: str, field: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+
+
+class IdentTaken(ItemError):
+    """Another device of the same protocol has this ident."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "configuration.ident")
+
+
+class NoSuchItem(ItemError):
+    """It was never made, or is deleted."""
+
+
 class StoreError(GatewayError):
     """Redis did not do what was asked of it."""
 

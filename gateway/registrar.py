@@ -153,7 +153,7 @@ class Registrar:
         return list(works.values())
 
     def _device_of(self, entry: LogEntry) -> Device | None:
-        channel = self._items.channels.get(entry.owner)
+        channel = self._items.logged_channel(entry.owner)
         return self._items.device_for(channel.protocol_id, entry.ident) if channel is not None else None
 
     def _decoded(self, entry: LogEntry, device: Device) -> list[Message]:

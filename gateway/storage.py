@@ -67,8 +67,8 @@ class StoreStage:
         return without_password(self._settings.redis.url)
 
     def channel_logs(self) -> dict[str, int]:
-        """The logs of all channels, with their owners."""
-        return {self.keys.channel_log(channel_id): channel_id for channel_id in self.items.channels}
+        """The logs of all channels, with their owners; also of deleted ones, until their readers are done."""
+        return {self.keys.channel_log(channel_id): channel_id for channel_id in self.items.logged_channels()}
 
     def device_log(self) -> dict[str, int]:
         """The log of all devices; its entries say whose they are."""

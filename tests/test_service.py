@@ -257,7 +257,7 @@ def test_a_configured_channel_is_created_once_and_keeps_what_the_api_changed(run
         await provision.apply_channels(items, [SECTION])
         [channel] = items.channels.values()
         assert (channel.listen, channel.unknown_ident, channel.messages_ttl) == (["tcp:1"], "accept", 86400)
-        await items.update_channel(attrs.evolve(channel, messages_ttl=5))
+        await items.change_channel(1, lambda channel: attrs.evolve(channel, messages_ttl=5))
         await provision.apply_channels(items, [SECTION])
         assert items.channels[1].messages_ttl == 5
         await provision.apply_channels(items, [attrs.evolve(SECTION, listen=["tcp:2"])])
@@ -301,7 +301,7 @@ def test_configured_devices_are_created_once_with_the_type_of_their_model(run, r
         names = {device.ident: (device.name, device.device_type_id) for device in items.devices.values()}
         assert names == {"1": ("1", 303), "2": ("Van", 303)}
         assert items.device_for(14, "2").name == "Van"
-        await items.update_device(attrs.evolve(items.device_for(14, "2"), name="renamed by the API"))
+        await items.change_device(1, lambda device: attrs.evolve(device, name="renamed by the API"))
         await provision.apply_devices(items, settings)
         assert items.device_for(14, "2").name == "renamed by the API"
 
@@ -315,7 +315,7 @@ def test_the_configured_ttl_of_device_messages_counts_where_the_api_said_nothing
         items = Items(redis, device_messages_ttl=1000)
         for ident in ("1", "2"):
             await items.create_device(ident=ident, name=ident, protocol_id=14, device_type_id=10000)
-        await items.update_device(attrs.evolve(items.devices[2], messages_ttl=7))
+        await items.change_device(2, lambda device: attrs.evolve(device, messages_ttl=7))
         await provision.apply_devices(items, Settings(limits=LimitsSection(device_messages_ttl=2000)))
         assert [device.messages_ttl for device in items.devices.values()] == [2000, 7]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from attrs import evolve
 
 from gateway.errors import ConfigError, OperatorError, StoreError, StoreUnavailable
 from gateway.store import lease
 from gateway.store.connection import connect, store_errors
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.gate import Gate
-from gateway.store.items import Items
+from gateway.store.items import Change, Items
 from gateway.store.keys import ShardKeys
 from gateway.store.messages import DeviceChange, DeviceMessages, score
 from gateway.store.telemetry import MOST_PARAMETERS, Telemetry, update
@@ -32,16 +33,19 @@ def test_items_outlive_the_process(run, redis):
 
     async def scenario() -> None:
         items = Items(redis)
-        changes: list[tuple[str, int]] = []
-        items.on_change.append(lambda kind, id: changes.append((kind, id)))
+        changes: list[Change] = []
+        items.on_change.append(changes.append)
         channel = await items.create_channel(name="a", protocol_id=14, configuration={"listen": ["tcp:1"]})
         device = await items.create_device(ident="77", name="Van", protocol_id=14, device_type_id=303)
-        channel.messages_ttl = 5
-        await items.update_channel(channel)
-        assert changes == [("channels", 1), ("devices", 1), ("channels", 1)]
+        changed = await items.change_channel(1, lambda channel: evolve(channel, messages_ttl=5))
+        assert changes == [
+            Change("channels", 1, None, channel),
+            Change("devices", 1, None, device),
+            Change("channels", 1, channel, changed),
+        ]
         again = Items(redis)
         await again.load()
-        assert again.find_channel("a") == channel
+        assert again.find_channel("a") == changed
         assert again.device_for(14, "77") == device
         assert again.device_for(13, "77") is None
 
@@ -49,12 +53,12 @@ def test_items_outlive_the_process(run, redis):
 
 
 def test_an_ident_belongs_to_one_device(run, redis):
-    """A second device with it is refused, and two that are created at the same moment are one."""
+    """A second device with it is refused, and two connections that register it at the same moment get the same."""
 
     async def scenario() -> None:
         items = Items(redis)
         values = {"name": "x", "protocol_id": 14, "device_type_id": 303}
-        first, second = await asyncio.gather(*(items.create_device(ident="77", **values) for _ in range(2)))
+        first, second = await asyncio.gather(*(items.register_device(ident="77", **values) for _ in range(2)))
         assert first is second
         with pytest.raises(OperatorError, match="has the ident 77 already"):
             await items.create_device(ident="77", **values)

@@ -128,7 +128,7 @@ class Intake:
                 self.log.warn("{ident} is not registered ({n}.): limits.devices is reached", ident=ident, n=n)
             return False
         try:
-            device = await self._items.create_device(
+            device = await self._items.register_device(
                 ident=ident, name=ident, protocol_id=protocol_id, device_type_id=self.protocol.unknown_device_type
             )
         except GatewayError as error:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from gateway.protocols.teltonika import datagram, device_types, normalize, session
+from gateway.protocols.teltonika.device_types import DeviceType
 
 
 class Normalizer(Protocol):
@@ -29,6 +30,8 @@ class TrackerProtocol:
     acknowledge_datagram: Callable[[datagram.DatagramEvent, int], bytes]
     normalizer_for: Callable[[str | None], Normalizer]
     """The normalizer of a model; None: not known."""
+    device_types: Callable[[], dict[int, DeviceType]]
+    """What a device of this protocol can be, by id."""
     model_of: Callable[[int], str | None]
     """The model of a device type's id."""
     unknown_device_type: int
@@ -42,6 +45,7 @@ TELTONIKA = TrackerProtocol(
     receive_datagram=datagram.receive_datagram,
     acknowledge_datagram=datagram.acknowledge_datagram,
     normalizer_for=normalize.normalizer_for,
+    device_types=device_types.device_types,
     model_of=device_types.model_of,
     unknown_device_type=device_types.UNKNOWN_TYPE,
 )

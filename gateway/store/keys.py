@@ -14,6 +14,10 @@ DEVICES = "gw:{items}:devices"
 """Hash: device id -> the device as JSON."""
 NEXT_IDS = "gw:{items}:next_ids"
 """Hash: kind of item -> the last id given away."""
+PURGES = "gw:{items}:purges"
+"""Hash: ``<kind>:<id>`` of a deleted item -> the item and when it was deleted, until nothing of it is left."""
+DELETED = "gw:{items}:deleted"
+"""Hash: ``<kind>:<name or ident>`` of a configured item that the API deleted -> what the configuration said of it."""
 
 
 @frozen
@@ -37,6 +41,16 @@ class ShardKeys:
     def device_log(self) -> str:
         """Stream: what the registrar made of the packets of this shard's devices."""
         return self._key("devices:log")
+
+    @property
+    def posted(self) -> str:
+        """Stream: what came for devices by the API; the registrar reads it beside the channel logs."""
+        return self._key("devices:posted")
+
+    @property
+    def hidden(self) -> str:
+        """Hash: channel id -> ranges of ``server.timestamp`` whose messages were deleted, as JSON."""
+        return self._key("channels:hidden")
 
     @property
     def cursors(self) -> str:
