@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -16,6 +17,7 @@ from gateway.api.parts import Parts
 from gateway.api.site import ApiResource, make_site
 from gateway.errors import ConfigError, ListenError
 
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 STOP_TIME = 3.0
 """Seconds that requests under way may take at a stop."""
 
@@ -34,15 +36,18 @@ class ApiServer:
     def url(self) -> str:
         """For people: where to reach it."""
         address = self._port.getHost() if self._port is not None else None
+        if not isinstance(address, IPv4Address | IPv6Address):
+            return self._listen
         scheme = "https" if self._listen.startswith("ssl:") else "http"
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(getattr(address, "host", ""), getattr(address, "host", ""))
-        return f"{scheme}://{host}:{address.port}" if hasattr(address, "port") else self._listen
+        host = ANYWHERE.get(address.host, f"[{address.host}]" if ":" in address.host else address.host)
+        return f"{scheme}://{host}:{address.port}"
 
     @property
     def port(self) -> int:
         """The TCP port."""
-        assert self._port is not None
-        return int(self._port.getHost().port)
+        address = self._port.getHost() if self._port is not None else None
+        assert isinstance(address, IPv4Address | IPv6Address), "it does not listen on TCP"
+        return address.port
 
     async def start(self) -> None:
         """Raises ListenError, ConfigError."""

@@ -39,7 +39,7 @@ class ApiResource(Resource):
     log = Logger()
 
     def __init__(self, parts: Parts, operations: Sequence[Operation], cors_origins: Sequence[str] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._parts = parts
         self._router = Router(operations)
         self._cors_origins = cors_origins
@@ -58,7 +58,7 @@ class ApiResource(Resource):
         task = asyncio.ensure_future(self._serve(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        request.notifyFinish().addErrback(lambda _: task.cancel())  # type: ignore[no-untyped-call]
+        request.notifyFinish().addErrback(lambda _: task.cancel())
         return NOT_DONE_YET
 
     async def _serve(self, request: ApiRequest) -> None:
@@ -124,7 +124,7 @@ class ApiResource(Resource):
         else:
             await outlet.stream(answer.result, answer)
 
-    def _allow_origin(self, request: Request) -> None:
+    def _allow_origin(self, request: ApiRequest) -> None:
         origin = request.getHeader("Origin")
         if origin is None or not self._cors_origins:
             return
@@ -132,7 +132,7 @@ class ApiResource(Resource):
             request.setHeader(b"access-control-allow-origin", origin.encode())
             request.setHeader(b"vary", b"Origin")
 
-    def _preflight(self, request: Request) -> Answer:
+    def _preflight(self, request: ApiRequest) -> Answer:
         """A browser asks before it sends a token to another origin (Fetch, "CORS-preflight request")."""
         methods = self._router.methods(segments_of(request))
         if not methods:
@@ -154,8 +154,8 @@ class FastGzip(GzipEncoderFactory):
 
 def make_site(resource: ApiResource) -> Site:
     """What an endpoint listens with."""
-    root = EncodingResourceWrapper(resource, [FastGzip()])  # type: ignore[no-untyped-call]
-    site = Site(root, timeout=IDLE_TIME)  # type: ignore[no-untyped-call]
-    site.requestFactory = ApiRequest
+    root = EncodingResourceWrapper(resource, [FastGzip()])
+    site = Site(root, timeout=IDLE_TIME)
+    site.requestFactory = ApiRequest  # type: ignore[assignment]
     site.noisy = False
     return site
