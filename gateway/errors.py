@@ -36,6 +36,27 @@ class DecodeError(PeerError):
         self.offset = offset
 
 
+class ExpressionError(PeerError):
+    """Text that is no expression. ``column`` counts from 1, from the beginning of the text."""
+
+    def __init__(self, column: int, reason: str) -> None:
+        super().__init__(f"column {column}: {reason}")
+        self.column = column
+        self.reason = reason
+
+
+class EvaluationError(PeerError):
+    """An expression that has no value for this message: a parameter is missing, a division by zero, a wrong type.
+
+    ``column`` is where in the expression, counted from 1.
+    """
+
+    def __init__(self, column: int, reason: str) -> None:
+        super().__init__(f"column {column}: {reason}")
+        self.column = column
+        self.reason = reason
+
+
 class EncodeError(GatewayError):
     """A value that the wire has no room for: our own code, or who asked it to, wanted the impossible."""
 
