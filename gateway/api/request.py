@@ -27,6 +27,10 @@ class ApiRequest(Request):
     is_too_large = False
     _received = 0
 
+    def set_header(self, name: str, value: str) -> None:
+        """Of the answer."""
+        self.responseHeaders.setRawHeaders(name, [value])
+
     def gotLength(self, length: int | None) -> None:
         if length is not None and length > BODY_MOST_OF_ALL:
             self.is_too_large = True

@@ -35,7 +35,7 @@ class ApiServer:
     @property
     def url(self) -> str:
         """For people: where to reach it."""
-        address = self._port.getHost() if self._port is not None else None
+        address: Any = self._port.getHost() if self._port is not None else None
         if not isinstance(address, IPv4Address | IPv6Address):
             return self._listen
         scheme = "https" if self._listen.startswith("ssl:") else "http"
@@ -45,9 +45,8 @@ class ApiServer:
     @property
     def port(self) -> int:
         """The TCP port."""
-        address = self._port.getHost() if self._port is not None else None
-        assert isinstance(address, IPv4Address | IPv6Address), "it does not listen on TCP"
-        return address.port
+        address: Any = self._port.getHost() if self._port is not None else None
+        return int(address.port)
 
     async def start(self) -> None:
         """Raises ListenError, ConfigError."""

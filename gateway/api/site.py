@@ -39,7 +39,7 @@ class ApiResource(Resource):
     log = Logger()
 
     def __init__(self, parts: Parts, operations: Sequence[Operation], cors_origins: Sequence[str] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._parts = parts
         self._router = Router(operations)
         self._cors_origins = cors_origins
@@ -53,7 +53,7 @@ class ApiResource(Resource):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def render(self, request: ApiRequest) -> int:  # type: ignore[override]
+    def render(self, request: ApiRequest) -> int:
         """Whatever the method."""
         task = asyncio.ensure_future(self._serve(request))
         self._tasks.add(task)
@@ -72,7 +72,7 @@ class ApiResource(Resource):
             else:
                 operation, path = self._router.find(request.method.decode("ascii", "replace"), segments_of(request))
                 name = operation.name
-                request.setHeader(b"content-type", operation.content_type.encode())
+                request.set_header("content-type", operation.content_type)
                 answer = await self._answer(operation, path, request)
             await self._write(request, outlet, answer)
         except ApiError as error:
@@ -118,7 +118,7 @@ class ApiResource(Resource):
     async def _write(self, request: ApiRequest, outlet: Outlet, answer: Answer) -> None:
         request.setResponseCode(answer.status_code)
         if answer.status_code == 503:
-            request.setHeader(b"retry-after", b"5")
+            request.set_header("retry-after", "5")
         if answer.body is not None or isinstance(answer.result, Sequence):
             await outlet.finish(answer.whole())
         else:
@@ -129,8 +129,8 @@ class ApiResource(Resource):
         if origin is None or not self._cors_origins:
             return
         if "*" in self._cors_origins or origin in self._cors_origins:
-            request.setHeader(b"access-control-allow-origin", origin.encode())
-            request.setHeader(b"vary", b"Origin")
+            request.set_header("access-control-allow-origin", origin)
+            request.set_header("vary", "Origin")
 
     def _preflight(self, request: ApiRequest) -> Answer:
         """A browser asks before it sends a token to another origin (Fetch, "CORS-preflight request")."""
@@ -138,11 +138,11 @@ class ApiResource(Resource):
         if not methods:
             raise ApiError.no_route("there is no such path")
         allowed = ", ".join([*methods, "OPTIONS"])
-        request.setHeader(b"allow", allowed.encode())
+        request.set_header("allow", allowed)
         if request.responseHeaders.hasHeader(b"access-control-allow-origin"):
-            request.setHeader(b"access-control-allow-methods", allowed.encode())
-            request.setHeader(b"access-control-allow-headers", ALLOWED_HEADERS.encode())
-            request.setHeader(b"access-control-max-age", b"86400")
+            request.set_header("access-control-allow-methods", allowed)
+            request.set_header("access-control-allow-headers", ALLOWED_HEADERS)
+            request.set_header("access-control-max-age", "86400")
         return Answer(status=204, body=b"")
 
 
