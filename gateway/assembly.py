@@ -25,6 +25,7 @@ from gateway.settings import Settings
 from gateway.stages import Background
 from gateway.storage import StoreStage, store_reader
 from gateway.store.items import Change, Channel, Device
+from gateway.store.purge import Purger
 from gateway.store.telemetry import Telemetry
 from gateway.store.trim import Trimmer
 
@@ -109,8 +110,12 @@ class ReadersStage:
             device_readers=["mqtt", "telemetry"] if settings.mqtt.telemetry else ["mqtt"],
             reader_retention=settings.limits.reader_retention,
         )  # fmt: skip
+        self._purger = Purger(
+            store.redis, store.keys, store.items, ["registrar", "mqtt"], retention=settings.limits.reader_retention
+        )
 
     async def start(self) -> None:
+        self._background.run("the purger of deleted items", self._purger.run())
         if not self._settings.gateway.readers:
             self.log.warn("gateway.readers is false: packets are stored, but neither registered nor published")
             return

@@ -6,6 +6,8 @@ belongs to a shard of idents in ``{s<shard>}``, the items in ``{items}``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 CHANNELS = "gw:{items}:channels"
@@ -78,3 +80,22 @@ class ShardKeys:
     def sizes(self) -> str:
         """Hash: device id -> bytes that its messages take."""
         return self._key("devices:sizes")
+
+    # -- what belongs to one item, and goes with it
+
+    def of_channel(self, channel_id: int) -> list[str]:
+        """All keys of a channel."""
+        return [self.channel_log(channel_id), self.parked(channel_id)]
+
+    def fields_of_channel(self, channel_id: int, readers: Sequence[str]) -> list[tuple[str, str]]:
+        """Its fields in hashes of all: (key, field)."""
+        log = self.channel_log(channel_id)
+        return [(self.hidden, str(channel_id)), *((self.cursors, f"{reader}|{log}") for reader in readers)]
+
+    def of_device(self, device_id: int) -> list[str]:
+        """All keys of a device."""
+        return [self.messages(device_id), self.merged(device_id), self.telemetry(device_id)]
+
+    def fields_of_device(self, device_id: int) -> list[tuple[str, str]]:
+        """Its fields in hashes of all: (key, field)."""
+        return [(self.sizes, str(device_id))]
