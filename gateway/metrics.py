@@ -177,6 +177,7 @@ COUNTERS = (
     ("mqtt_offline_messages_dropped", (), "Messages for absent clients of the embedded broker, beyond what is kept"),
     ("library_warnings", ("place",), "Warnings of libraries"),
     ("api_requests", ("operation", "status"), "Requests to the API"),
+    ("api_clients_gone", (), "Requests whose client left, or stopped reading, before the answer's end"),
 )
 
 HISTOGRAMS = (
@@ -192,9 +193,13 @@ GAUGES = (
     ("devices", (), "Devices"),
     ("log_pending_packets", (), "Packets that wait for their commit"),
     ("log_pending_bytes", (), "Bytes that wait for their commit"),
-    ("log_entries", ("log",), "Entries of a log: a channel's by its name, or the device log"),
-    ("reader_lag_entries", ("reader", "log"), "Entries of a log that the reader has not delivered"),
-    ("reader_lag_seconds", ("reader", "log"), "Age of the last entry that the reader has delivered, less the log's"),
+    ("log_entries", ("log", "channel"), "Packets in a log: that of a channel, or the device log"),
+    (
+        "reader_lag_entries",
+        ("log", "channel", "reader"),
+        "Packets that a reader has not delivered; counted up to 100, estimated beyond",
+    ),
+    ("reader_lag_seconds", ("log", "channel", "reader"), "Age of the first packet that a reader has not delivered"),
     ("mqtt_connected", (), "1: connected to the broker"),
     ("mqtt_in_flight", (), "Messages sent that the broker has not acknowledged yet"),
     ("redis_up", (), "1: Redis answered this scrape"),
