@@ -14,9 +14,9 @@ from typing import Any
 
 from attrs import Attribute, fields
 
+from gateway.channel.endpoints import LISTEN_KINDS
 from gateway.errors import ConfigError
 from gateway.settings import (
-    LISTEN_KINDS,
     ApiSection,
     AuthSection,
     ChannelSection,

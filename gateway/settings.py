@@ -11,6 +11,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from gateway.channel.endpoints import parse_range, problem
+
 Check = Callable[[Any], str | None]
 """Gives what would be right, or None where the value is fine."""
 
@@ -45,30 +47,12 @@ def url_of(*schemes: str) -> Check:
 
 def endpoint(*kinds: str) -> Check:
     """A Twisted endpoint string of one of these kinds."""
-
-    def check(value: str) -> str | None:
-        kind, _, rest = value.partition(":")
-        if kind not in kinds:
-            return f"an endpoint such as {kinds[0]}:5027 (kinds: {', '.join(kinds)})"
-        if kind in PORT_KINDS:
-            port, _, options = rest.partition(":")
-            if not port.isdigit() or int(port) > 65535:
-                return f"{kind}:PORT with a port from 0 to 65535"
-            unknown = [name for name in re.findall(r"(?:^|(?<!\\):)(\w+)=", options) if name not in PORT_KINDS[kind]]
-            if unknown:
-                return f"without {unknown[0]}: the options of {kind} are {', '.join(PORT_KINDS[kind])}"
-        return None if rest else f"{kind}: with its arguments"
-
-    return check
+    return lambda value: problem(value, kinds)
 
 
-PORT_KINDS = {
-    "tcp": ("interface", "backlog"),
-    "tcp6": ("interface", "backlog"),
-    "udp": ("interface",),
-    "ssl": ("interface", "backlog", "privateKey", "certKey", "sslmethod", "extraCertChain", "dhParameters"),
-}
-"""Kinds of endpoints that begin with a port, and their options."""
+def port_range(value: str) -> str | None:
+    """Ports, FIRST-LAST."""
+    return None if parse_range(value) is not None else "FIRST-LAST, such as 20000-20099, with ports from 1 to 65535"
 
 
 def only_one(value: int) -> str | None:
@@ -86,15 +70,15 @@ def topic_level(value: str) -> str | None:
     return None if re.fullmatch(r"[^/#+\s\x00-\x1f]+", value) else "one level of a topic, without / # + and spaces"
 
 
-LISTEN_KINDS = ("tcp", "udp", "ssl", "haproxy", "systemd", "unix", "tcp6")
-
-
 @frozen
 class GatewaySection:
     """What concerns the process as a whole."""
 
     data_dir: str = option("var", "embedded Redis' data and the generated token; relative to the working directory")
     workers: int = option(1, "processes that share the load; this version runs one", only_one)
+    public_host: str = option(
+        "", "the host that trackers reach this machine by, shown in a channel's uri; empty: the machine's name"
+    )
     log_format: str = option("text", "text, or json: an object a line", one_of("text", "json"))
     log_level: str = option("info", "least level that is logged", one_of("debug", "info", "warn", "error"))
     readers: bool = option(True, "false: take and store packets, but neither register nor publish them")
@@ -151,6 +135,11 @@ class ApiSection:
         "tcp:8080:interface=127.0.0.1",
         "REST, web page and metrics; ssl:8443:privateKey=...:certKey=... for TLS",
         endpoint("tcp", "ssl", "systemd", "unix", "tcp6"),
+    )
+    channel_ports: str = option(
+        "20000-20099",
+        "ports for channels that are created without listen: each gets the lowest free one, for TCP and UDP",
+        port_range,
     )
     cors_origins: str = option(
         "", "origins whose web pages may use the API, with spaces between, such as https://fleet.example; *: all"
