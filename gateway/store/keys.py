@@ -21,6 +21,11 @@ PURGES = "gw:{items}:purges"
 DELETED = "gw:{items}:deleted"
 """Hash: ``<kind>:<name or ident>`` of a configured item that the API deleted -> what the configuration said of it."""
 
+TOKENS = "gw:{items}:tokens"
+"""Hash: token id -> the token as JSON, with the SHA-256 of its key."""
+TOKENS_ACCESSED = "gw:{items}:tokens:accessed"
+"""Hash: token id -> when it was last used, unix seconds."""
+
 
 @frozen
 class ShardKeys:
