@@ -16,6 +16,7 @@ from gateway.settings import Settings
 from gateway.stages import Background
 from gateway.store.connection import connect, store_errors, without_password
 from gateway.store.embedded import EmbeddedRedis
+from gateway.store.failures import Failures
 from gateway.store.gate import Gate
 from gateway.store.items import Items
 from gateway.store.keys import ShardKeys
@@ -23,6 +24,7 @@ from gateway.store.lease import Lease
 from gateway.store.log import LogWriter
 from gateway.store.messages import DeviceMessages
 from gateway.store.reader import LogReader
+from gateway.store.tokens import Tokens
 
 MiB = 1024 * 1024
 LOOK_AT_DISK_EVERY = 1.0
@@ -46,7 +48,7 @@ class StoreStage:
     name = "store"
     log = Logger()
 
-    def __init__(self, settings: Settings, background: Background) -> None:
+    def __init__(self, settings: Settings, background: Background, master_key: str = "") -> None:
         self._settings = settings
         self._background = background
         self.data_dir = Path(settings.gateway.data_dir)
@@ -56,6 +58,8 @@ class StoreStage:
         self.gate = Gate()
         self.items = Items(self.redis, settings.limits.device_messages_ttl)
         self.messages = DeviceMessages(self.redis, self.keys)
+        self.tokens = Tokens(self.redis, master_key)
+        self.failures = Failures()
         self._lease = Lease(self.redis, self.keys)
         self.writer = LogWriter(self.redis, self.keys, self.gate)
 
@@ -79,6 +83,7 @@ class StoreStage:
             await self._embedded.start()
         try:
             await self.items.load()
+            await self.tokens.load()
         except StoreError as error:
             raise ConfigError(f"redis.url: {self.place} cannot be used: {error}") from error
         if self._embedded is None:
@@ -88,6 +93,7 @@ class StoreStage:
         await apply_channels(self.items, self._settings.channels)
         await apply_devices(self.items, self._settings)
         self._background.run("the log's writer", self.writer.run())
+        self._background.run("the tokens' times", self.tokens.run())
         self._background.run("the watch on Redis' memory", self._watch_memory())
         if self._embedded is not None:
             self._background.run("the watch on the disk", self._watch_disk())
@@ -105,6 +111,8 @@ class StoreStage:
 
     async def stop(self) -> None:
         await self._background.cancel()
+        with contextlib.suppress(StoreError):
+            await self.tokens.save()
         if self._embedded is None:
             await self._lease.release()
         await self.redis.aclose()
