@@ -19,6 +19,7 @@ from gateway.errors import ConfigError, GatewayError
 from gateway.log import Observer, adopt_standard_library, open_log
 from gateway.mqtt.broker import ListenAddress
 from gateway.mqtt.client import BrokerAddress
+from gateway.rest import RestStage
 from gateway.settings import Settings
 from gateway.stages import Background, Stage, Stages
 from gateway.storage import StoreStage
@@ -50,29 +51,36 @@ def make_service(settings: Settings, reopen_log: Callable[[], None] | None = Non
     from twisted.internet import reactor
 
     def background() -> Background:
-        return Background(lambda what, error: stages.fail(f"{what} ended: {error!r}", error))
+        return Background(lambda what, error: service.fail(f"{what} ended: {error!r}", error))
 
     def assemble() -> tuple[Sequence[Stage], Callable[[], None]]:
         token, token_file = master_token(settings.auth.token, Path(settings.gateway.data_dir))
         try:
-            store = StoreStage(settings, background())
+            store = StoreStage(settings, background(), token)
             mqtt = MqttStage(reactor, settings, token, background())
         except ConfigError as error:
             raise ConfigError(f"{settings.source}: {error}") from error
         readers = ReadersStage(settings, store, mqtt, background())
         channels = ChannelsStage(reactor, settings, store, mqtt, background())
-        return (store, mqtt, readers, channels), lambda: print_ready(settings, store, channels.channels, token_file)
+        rest = RestStage(reactor, settings, store, channels)
+        stages = (store, mqtt, readers, channels, rest)
+        return stages, lambda: print_ready(settings, store, channels.channels, rest.server.url, token_file)
 
-    stages = Stages(assemble, reactor, reopen_log)
-    return stages
+    service = Stages(assemble, reactor, reopen_log)
+    return service
 
 
-def print_ready(settings: Settings, store: StoreStage, channels: Channels, token_file: Path | None) -> None:
+def print_ready(
+    settings: Settings, store: StoreStage, channels: Channels, api_url: str, token_file: Path | None
+) -> None:
     """On standard output, which twistd redirects into the log otherwise: what listens where, and what to do next."""
     lines = [f"avl-gateway {gateway.__version__}"]
     for channel, address in channels.addresses():
         lines.append(f"  channel {channel.id} ({channel.name}): {address}")
     lines += _mqtt_lines(settings, token_file)
+    token = f"$(cat {token_file})" if token_file is not None else "TOKEN"
+    lines.append(f"  REST API: {api_url}/gw, described by {api_url}/gw/api.json")
+    lines.append(f'  ask it: curl -H "Authorization: FlespiToken {token}" {api_url}/gw/devices/all')
     lines.append(f"  Redis: {store.place}")
     lines.append(f"  send a first packet: {_emulate([address for _, address in channels.addresses()])}")
     print("\n".join([*lines, "gateway ready"]), file=sys.__stdout__, flush=True)

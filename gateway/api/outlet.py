@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.web.http import Request
+from twisted.web.server import Request
 from zope.interface import implementer
 
 from gateway.api.answers import HEAD, Answer

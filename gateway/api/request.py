@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from twisted.web.http import Request
+from twisted.web.server import Request
 
 from gateway.api.call import Call, convert, convert_entries, item_type, parse_json
 from gateway.api.errors import ApiError
@@ -67,9 +67,10 @@ def authenticate(request: Request, parts: Parts) -> Token:
     now = time.time()
     if parts.failures.is_blocked(address, now):
         raise ApiError.too_many("too many wrong tokens from this address: wait a minute")
-    header = request.getHeader("Authorization")
-    if not header:
+    headers = request.requestHeaders.getRawHeaders(b"authorization")
+    if not headers:
         raise ApiError.unauthorized("no token: send the header Authorization: FlespiToken KEY")
+    header = headers[0].decode("latin-1")
     word, _, rest = header.strip().partition(" ")
     key = rest.strip() if word in PREFIXES else header.strip()
     token: Token | None = parts.tokens.authenticate(key, now, address)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
 from twisted.web.resource import EncodingResourceWrapper, Resource
-from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Site
+from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request, Site
 
 from gateway import metrics
 from gateway.api.answers import Answer, failed
@@ -79,6 +78,11 @@ class ApiResource(Resource):
             await self._write(request, outlet, failed(error))
         except Gone:
             metrics.count("api_clients_gone")
+        except GatewayError as error:
+            self.log.warn(
+                "{method} {uri!r}: cut off: {error}", method=request.method, uri=request.uri, error=str(error)
+            )
+            outlet.abort()
         except Exception:
             self.log.failure("{method} {uri!r}", method=request.method, uri=request.uri)
             outlet.abort()
@@ -143,7 +147,7 @@ class ApiResource(Resource):
             request.set_header("access-control-allow-methods", allowed)
             request.set_header("access-control-allow-headers", ALLOWED_HEADERS)
             request.set_header("access-control-max-age", "86400")
-        return Answer(status=204, body=b"")
+        return Answer(body=b"")
 
 
 class FastGzip(GzipEncoderFactory):
