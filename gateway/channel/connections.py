@@ -53,11 +53,13 @@ class Connections:
         address = connection.host
         is_full = len(self._all) >= self._limits.connections
         if is_full or self._addresses[address] >= self._limits.connections_per_address:
-            n = metrics.count("connections_refused")
+            reason = "connections" if is_full else "connections_per_address"
+            n = metrics.count("connections_refused", reason=reason)
             if n % 100 == 1:
                 what = "connections" if is_full else f"connections_per_address ({address})"
                 self.log.warn("refused a connection ({n}.): limits.{what} is reached", n=n, what=what)
             return False
+        metrics.count("connections_accepted")
         self._all.add(connection)
         self._addresses[address] += 1
         return True

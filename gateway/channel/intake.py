@@ -86,6 +86,7 @@ class Intake:
             self.park(ident, body, "cannot be normalized", done)
             return
         self._writer.append(self.channel.id, first + len(records) - 1, ident, b"\n".join(texts), done)
+        metrics.count("packets", channel=self.channel.name)
         metrics.count("records", len(records), channel=self.channel.name)
 
     def _texts(
