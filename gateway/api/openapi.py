@@ -61,7 +61,7 @@ def _kinds(operations: Sequence[Operation]) -> list[Any]:
     kinds: list[Any] = [ErrorItem]
     for operation in operations:
         for kind in (operation.query, operation.data, operation.body, operation.result):
-            if kind is not None and not any(kind is known for known in kinds):
+            if kind not in (None, NoQuery) and not any(kind is known for known in kinds):
                 kinds.append(kind)
     return kinds
 
