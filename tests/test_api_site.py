@@ -215,6 +215,12 @@ def test_errors_are_answers(run, rest, path: str, status: int, code: int):
     assert ("retry-after" in response.headers) == (status == 503)
 
 
+def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(run, rest):
+    """As HTTP wants it: 405 with Allow."""
+    response = run(rest().request("PUT", "/echo", json=[]))
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
 def test_an_answer_that_breaks_off_does_not_look_whole(run, rest):
     """The status is sent already: only a cut connection tells it."""
     there = rest()

@@ -75,6 +75,8 @@ class ApiResource(Resource):
                 answer = await self._answer(operation, path, request)
             await self._write(request, outlet, answer)
         except ApiError as error:
+            if error.status == 405:
+                request.set_header("allow", ", ".join(self._router.methods(segments_of(request))))
             await self._write(request, outlet, failed(error))
         except Gone:
             metrics.count("api_clients_gone")

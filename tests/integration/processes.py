@@ -190,7 +190,7 @@ class Gateway(Process):
     """The gateway with a data directory and ports of its own. ``sections`` are added to its settings."""
 
     def __init__(self, directory: Path, **sections: Any) -> None:
-        self.port, self.mqtt_port = free_port(), free_port()
+        self.port, self.mqtt_port, self.api_port = free_port(), free_port(), free_port()
         self.data_dir = directory / "var"
         self.conf = directory / "gateway.toml"
         self.conf.write_text(_toml(self._settings(sections)))
@@ -202,7 +202,7 @@ class Gateway(Process):
         settings: dict[str, Any] = {
             "gateway": {"data_dir": str(self.data_dir)},
             "mqtt": {"listen": f"tcp:{self.mqtt_port}:{LOCAL}", "listen_ws": f"tcp:{free_port()}:{LOCAL}"},
-            "api": {"listen": f"tcp:{free_port()}:{LOCAL}"},
+            "api": {"listen": f"tcp:{self.api_port}:{LOCAL}"},
             "channels": {"name": "trackers", "listen": listen, "unknown_ident": "register"},
         }
         for name, values in sections.items():
@@ -213,6 +213,11 @@ class Gateway(Process):
     def socket(self) -> str:
         """Where the embedded Redis listens."""
         return f"unix://{self.data_dir / 'redis' / 'redis.sock'}"
+
+    @property
+    def api_url(self) -> str:
+        """Where the REST API is."""
+        return f"http://127.0.0.1:{self.api_port}"
 
     @property
     def token(self) -> str:
