@@ -34,6 +34,7 @@ LEVELS = {
     "warn": LogLevel.warn,
     "error": LogLevel.error,
 }
+COUNTED = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 ROTATE_BYTES = 100 * 1024 * 1024
 ROTATED_FILES = 10
 
@@ -105,6 +106,9 @@ class Observer:
         self._filtered = FilteringLogObserver(write, [*predicates, LogLevelFilterPredicate(LEVELS[least])])
 
     def __call__(self, event: dict[str, Any]) -> None:
+        level = event.get("log_level")
+        if level in COUNTED:
+            metrics.count("log_events", level=level.name)
         self._filtered(event)
 
 

@@ -175,6 +175,7 @@ COUNTERS = (
     ("mqtt_clients_refused", ("reason",), "Clients that the embedded broker did not let in"),
     ("mqtt_clients_cut", (), "Clients of the embedded broker that did not read, and were disconnected"),
     ("mqtt_offline_messages_dropped", (), "Messages for absent clients of the embedded broker, beyond what is kept"),
+    ("log_events", ("level",), "Events of the diagnostic log: warn, error; critical is a bug, with a traceback"),
     ("library_warnings", ("place",), "Warnings of libraries"),
     ("api_requests", ("operation", "status"), "Requests to the API"),
     ("api_clients_gone", (), "Requests whose client left, or stopped reading, before the answer's end"),
