@@ -104,10 +104,12 @@ class ReadersStage:
             lambda: list(store.items.devices),
             interval=settings.mqtt.telemetry_interval,
         )
+        self.channel_readers = ["registrar", "mqtt"]
+        self.device_readers = ["mqtt", "telemetry"] if settings.mqtt.telemetry else ["mqtt"]
         self._trimmer = Trimmer(
             store.redis, store.keys, store.items, store.messages,
-            channel_readers=["registrar", "mqtt"],
-            device_readers=["mqtt", "telemetry"] if settings.mqtt.telemetry else ["mqtt"],
+            channel_readers=self.channel_readers,
+            device_readers=self.device_readers,
             reader_retention=settings.limits.reader_retention,
         )  # fmt: skip
         self._purger = Purger(

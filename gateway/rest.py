@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.api.exposition import Exposition
+from gateway.api.health import Health, of_broker, of_channels
 from gateway.api.parts import Parts
 from gateway.api.server import ApiServer
-from gateway.assembly import ChannelsStage
+from gateway.assembly import ChannelsStage, MqttStage, ReadersStage
 from gateway.settings import Settings
 from gateway.storage import StoreStage
+from gateway.store.lag import StoreWatch
 
 
 class RestStage:
@@ -16,7 +19,22 @@ class RestStage:
 
     name = "REST"
 
-    def __init__(self, reactor: Any, settings: Settings, store: StoreStage, channels: ChannelsStage) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        store: StoreStage,
+        mqtt: MqttStage,
+        readers: ReadersStage,
+        channels: ChannelsStage,
+    ) -> None:
+        watch = _store_watch(store, readers)
+        gauges = {
+            "connections": lambda: float(len(channels.channels.connections)),
+            "channels": lambda: float(len(store.items.channels)),
+            "devices": lambda: float(len(store.items.devices)),
+        }
+        warnings = [lambda: of_broker(mqtt.client), lambda: of_channels(store.items, channels.channels)]
         parts = Parts(
             settings=settings,
             redis=store.redis,
@@ -28,6 +46,8 @@ class RestStage:
             failures=store.failures,
             channels=channels.channels,
             connections=channels.channels.connections,
+            exposition=Exposition(watch, store.gate, gauges),
+            health=Health(watch, store.gate, warnings),
         )
         self.server = ApiServer(reactor, settings.api.listen, parts, settings.api.cors_origins.split())
 
@@ -36,3 +56,13 @@ class RestStage:
 
     async def stop(self) -> None:
         await self.server.stop()
+
+
+def _store_watch(store: StoreStage, readers: ReadersStage) -> StoreWatch:
+    return StoreWatch(
+        store.redis,
+        store.keys,
+        lambda: {channel.id: channel.name for channel in store.items.logged_channels().values()},
+        channel_readers=readers.channel_readers,
+        device_readers=readers.device_readers,
+    )

@@ -62,7 +62,7 @@ def make_service(settings: Settings, reopen_log: Callable[[], None] | None = Non
             raise ConfigError(f"{settings.source}: {error}") from error
         readers = ReadersStage(settings, store, mqtt, background())
         channels = ChannelsStage(reactor, settings, store, mqtt, background())
-        rest = RestStage(reactor, settings, store, channels)
+        rest = RestStage(reactor, settings, store, mqtt, readers, channels)
         stages = (store, mqtt, readers, channels, rest)
         return stages, lambda: print_ready(settings, store, channels.channels, rest.server.url, token_file)
 

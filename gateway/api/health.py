@@ -12,7 +12,10 @@ import gateway
 from gateway.api.answers import Answer
 from gateway.api.call import Call
 from gateway.api.operations import Operation
+from gateway.channel.channels import Channels
+from gateway.mqtt.client import MqttClient
 from gateway.store.gate import Gate
+from gateway.store.items import Items
 from gateway.store.lag import StoreState, StoreWatch
 
 LAG_MOST = 60.0
@@ -65,6 +68,20 @@ class Health:
                 yield from warnings()
             except Exception:  # who cannot tell how it is must not take the answer along
                 self.log.failure("a part of the gateway cannot say how it is")
+
+
+def of_broker(client: MqttClient) -> Iterator[str]:
+    """Whether subscribers get anything."""
+    if not client.is_connected:
+        yield f"the broker at {client.address} is away: {client.last_error or 'not connected yet'}"
+
+
+def of_channels(items: Items, channels: Channels) -> Iterator[str]:
+    """Whether what should listen does."""
+    listening = {channel.id for channel, _ in channels.addresses()}
+    for channel in items.channels.values():
+        if channel.enabled and channel.id not in listening:
+            yield f"channel {channel.id} ({channel.name}) does not listen: the log says why"
 
 
 def _of_store(state: StoreState) -> Iterator[str]:
