@@ -170,9 +170,7 @@ class ChannelsStage:
     async def start(self) -> None:
         _raise_open_files()
         self._publish_items()
-        for channel in list(self._store.items.channels.values()):
-            if channel.enabled:
-                await self.channels.start(channel)
+        await self.channels.start()
         self._background.run("the look for silent connections", self.channels.sweep_forever())
 
     async def stop(self) -> None:

@@ -400,7 +400,7 @@ def test_a_busy_port_is_an_error_that_names_it_and_nothing_stays_open(run, redis
         blocker = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
         port = blocker.sockets[0].getsockname()[1]
         with pytest.raises(ListenError, match=rf"channel test: tcp:{port}:interface=127\.0\.0\.1: cannot listen"):
-            await channels.start(_channel("tcp:0:interface=127.0.0.1", f"tcp:{port}:interface=127.0.0.1"))
+            await channels.start_channel(_channel("tcp:0:interface=127.0.0.1", f"tcp:{port}:interface=127.0.0.1"))
         assert channels.addresses() == []
         blocker.close()
         await blocker.wait_closed()
@@ -416,7 +416,7 @@ def test_an_endpoint_that_is_none_is_a_matter_of_configuration(run, redis, spec:
         gate = Gate()
         channels = _channels(redis, LogWriter(redis, KEYS, gate), gate)
         with pytest.raises((ConfigError, ListenError), match=f"channel test: {spec}"):
-            await channels.start(_channel(spec))
+            await channels.start_channel(_channel(spec))
 
     run(scenario())
 
@@ -428,7 +428,7 @@ def test_stopping_stores_and_acknowledges_what_was_taken(run, redis):
         gate = Gate()
         writer = LogWriter(redis, KEYS, gate)
         channels = _channels(redis, writer, gate)
-        await channels.start(_channel("tcp:0:interface=127.0.0.1", "udp:0:interface=127.0.0.1"))
+        await channels.start_channel(_channel("tcp:0:interface=127.0.0.1", "udp:0:interface=127.0.0.1"))
         (_, address), _udp = channels.addresses()
         port = int(address.rpartition(":")[2])
         frames = FrameFactory()
@@ -457,7 +457,7 @@ def test_a_tracker_that_hangs_up_while_nobody_reads_is_noticed(run, redis):
         gate = Gate()
         writer = LogWriter(redis, KEYS, gate)
         channels = _channels(redis, writer, gate)
-        await channels.start(_channel("tcp:0:interface=127.0.0.1"))
+        await channels.start_channel(_channel("tcp:0:interface=127.0.0.1"))
         [(_, address)] = channels.addresses()
         gate.close("redis", "away")
         _reader, tracker = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))

@@ -1,63 +1,41 @@
-"""What listens where: the channels' endpoints, their connections, and an orderly end."""
+"""What listens where: the channels' endpoints, their connections, and an orderly end.
+
+A channel starts, stops and changes while the others run on: :meth:`Channels.switching` surrounds the storing of the
+change. New endpoints are open before it, and serve after it; where either fails, all is as before.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
-from attrs import define, field
-from twisted.internet.address import IPv4Address
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorUDP
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from gateway import aio
 from gateway.channel.connection import TrackerConnection
 from gateway.channel.connections import Connections, Limits, OnPresence
 from gateway.channel.datagrams import TrackerDatagrams
+from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
-from gateway.errors import ConfigError, ListenError
+from gateway.channel.listening import Listening
+from gateway.errors import ListenError
 from gateway.protocols.catalog import PROTOCOLS
 from gateway.store.gate import Gate
-from gateway.store.items import Channel, Items
+from gateway.store.items import Change, Channel, Device, Items
 from gateway.store.log import LogWriter
 
 SWEEP_EVERY = 10.0
 """Seconds between looks for connections that are silent or gone."""
 CLOSE_TIME = 2.0
 """Seconds that connections have to take their last acknowledgement at a stop."""
-UDP = re.compile(r"udp:(?P<port>\d+)(?::interface=(?P<interface>[^:]+))?")
-
-
-@define
-class Listening:
-    """One channel while it listens."""
-
-    channel: Channel
-    streams: list[IListeningPort] = field(factory=list)
-    datagrams: list[IListeningPort] = field(factory=list)
-    takers: list[TrackerDatagrams] = field(factory=list)
-
-
-class TrackerFactory(Factory):
-    """Makes the protocol of each connection."""
-
-    noisy = False
-
-    def __init__(self, make: Callable[[], TrackerConnection]) -> None:
-        self._make = make
-
-    def buildProtocol(self, addr: IAddress | None) -> TrackerConnection:
-        return self._make()
+CHANNEL_CHANGED, DEVICE_CHANGED, CHANNEL_BLOCKED, DEVICE_DISABLED = 9, 15, 21, 23
+"""flespi's close codes."""
 
 
 class Channels:
-    """Starts and stops channels; stopping finishes what was taken."""
+    """Starts, changes and stops channels; stopping finishes what was taken."""
 
     log = Logger()
 
@@ -79,45 +57,76 @@ class Channels:
         self._limits = limits
         self._now = now
         self._listening: dict[int, Listening] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
         self.connections = Connections(limits, on_presence, now)
         gate.subscribe(self, self._gate_changed)
 
-    async def start(self, channel: Channel) -> None:
+    async def start(self) -> None:
+        """Start all channels that are enabled, and follow the items from now on.
+
+        Raises ListenError, ConfigError, StoreError.
+        """
+        for channel in list(self._items.channels.values()):
+            if channel.enabled:
+                await self.start_channel(channel)
+        self._items.around_channel = self.switching
+        self._items.on_change.append(self._item_changed)
+
+    async def start_channel(self, channel: Channel) -> None:
         """Listen on all endpoints of ``channel``, or on none. Raises ListenError, ConfigError, StoreError."""
-        await self._writer.open_channel(channel.id)
-        intake = Intake(
-            channel, PROTOCOLS[channel.protocol_id], self._items, self._writer, self._gate, self._limits.devices
-        )
-        listening = self._listening[channel.id] = Listening(channel)
-        try:
-            for spec in channel.listen:
-                await self._listen(listening, intake, spec)
-        except BaseException:
-            await self._stop_listening(listening)
-            del self._listening[channel.id]
-            raise
+        there = await self._opened(channel)
+        self._listening[channel.id] = there
+        there.serve()
+
+    @asynccontextmanager
+    async def switching(self, old: Channel | None, new: Channel | None) -> AsyncIterator[None]:
+        """Around the storing of a channel's change (``old`` None: it is new; ``new`` None: it is deleted).
+
+        Raises ListenError, ConfigError, StoreError before anything is stored.
+        """
+        there = self._listening.get(old.id) if old is not None else None
+        if new is None or not new.enabled:
+            yield
+            if there is not None:
+                await self._to_its_end(self._stop_channel(there, "is deleted" if new is None else "is disabled"))
+            return
+        if self._is_stopping:
+            raise ListenError("the gateway is stopping")
+        around = self._starting(new) if there is None else self._changing(there, new)
+        async with around:
+            yield
 
     def addresses(self) -> list[tuple[Channel, str]]:
         """What listens where, for people: (channel, "tcp 0.0.0.0:5027")."""
         return [
-            (listening.channel, _readable(port))
+            (listening.channel, str(endpoint))
             for listening in self._listening.values()
-            for port in (*listening.streams, *listening.datagrams)
+            for endpoint in listening.endpoints.values()
         ]
+
+    def port_of(self, channel: Channel) -> int | None:
+        """The first port of a channel, TCP before UDP; None where it has none."""
+        there = self._listening.get(channel.id)
+        actual = there.ports() if there is not None else {}
+        ports = [(*port, spec) for spec in channel.listen if (port := port_of(spec)) is not None]
+        ports.sort(key=lambda port: port[0] == "udp")
+        return next((actual.get(spec, port) for _kind, port, spec in ports), None)
 
     async def stop(self, timeout: float) -> None:
         """Stop listening, store and acknowledge what was taken (``timeout`` seconds at most), close all connections."""
+        self._is_stopping = True
         self._gate.unsubscribe(self)
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=timeout)
         for listening in self._listening.values():
-            await _stop_all(listening.streams)
-            for taker in listening.takers:
-                taker.stop_taking()
+            await listening.stop_taking()
         for connection in list(self.connections):
             connection.stop_taking()
         if not await self._writer.drain(timeout):
             self.log.warn("stopped before all packets were stored: the trackers will send them again")
         for listening in self._listening.values():
-            await self._stop_listening(listening)
+            await listening.close_all()
         await self._close_all()
         self._listening.clear()
 
@@ -127,25 +136,88 @@ class Channels:
             await asyncio.sleep(SWEEP_EVERY)
             self.connections.sweep()
 
-    def _gate_changed(self, is_open: bool) -> None:
-        for connection in list(self.connections):
-            connection.gate_changed(is_open)
+    # -- one channel
 
-    async def _listen(self, listening: Listening, intake: Intake, spec: str) -> None:
-        where = f"channel {intake.channel.name}: {spec}"
+    @asynccontextmanager
+    async def _starting(self, new: Channel) -> AsyncIterator[None]:
+        there = await self._opened(new)
         try:
-            if spec.startswith("udp:"):
-                taker = TrackerDatagrams(intake, self._limits.pending_packets_udp)
-                listening.datagrams.append(_listen_udp(self._reactor, spec, taker))
-                listening.takers.append(taker)
-            else:
-                factory = TrackerFactory(lambda: self._connection(intake))
-                port = await aio.from_deferred(serverFromString(self._reactor, spec).listen(factory))
-                listening.streams.append(port)
-        except CannotListenError as error:
-            raise ListenError(f"{where}: cannot listen: {error.socketError}") from error
-        except Exception as error:  # a key file, a port beyond 65535, a syntax: each raises something else
-            raise ConfigError(f"{where}: not an endpoint that can be listened on: {error}") from error
+            yield
+        except BaseException:
+            await self._to_its_end(there.close_all())
+            raise
+        self._listening[new.id] = there
+        there.serve()
+
+    @asynccontextmanager
+    async def _changing(self, there: Listening, new: Channel) -> AsyncIterator[None]:
+        leaving = [spec for spec in there.endpoints if spec not in new.listen]
+        coming = [spec for spec in new.listen if spec not in there.endpoints]
+        had_to_go = await there.replace(leaving, coming)
+        try:
+            yield
+        except BaseException:
+            await self._to_its_end(self._restore(there, coming, leaving if had_to_go else []))
+            raise
+        is_other = bool(leaving or coming) or new.protocol_id != there.channel.protocol_id
+        there.intake.channel = new
+        there.intake.protocol = PROTOCOLS[new.protocol_id]
+        if is_other:
+            await self._to_its_end(self._finish_change(there, leaving))
+
+    async def _opened(self, channel: Channel) -> Listening:
+        """All its endpoints are open, and serve nobody yet."""
+        await self._writer.open_channel(channel.id)
+        there = Listening(self._reactor, self._intake(channel), self._connection, self._datagrams)
+        await there.open(channel.listen)
+        return there
+
+    async def _restore(self, there: Listening, coming: list[str], leaving: list[str]) -> None:
+        await there.close(coming)
+        await there.restore(leaving)
+
+    async def _finish_change(self, there: Listening, leaving: list[str]) -> None:
+        await there.close(leaving)
+        await self._close_connections(there, "its channel is changed", CHANNEL_CHANGED)
+        there.serve()
+
+    async def _stop_channel(self, there: Listening, why: str) -> None:
+        self._listening.pop(there.channel.id, None)
+        await there.stop_taking()
+        await self._close_connections(there, f"its channel {why}", CHANNEL_BLOCKED)
+        await there.close_all()
+
+    async def _close_connections(self, there: Listening, why: str, code: int) -> None:
+        """Acknowledge what is stored in the next moments, then close."""
+        closing = [one for one in self.connections if one.channel.id == there.channel.id]
+        for connection in closing:
+            connection.stop_taking()
+        await self._writer.drain(CLOSE_TIME)
+        for connection in closing:
+            connection.close(f"{why} (close code {code})", is_routine=True)
+        await self._end(closing, why)
+
+    async def _to_its_end(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Whoever waits for it may be cancelled, a client that hung up; it goes on nevertheless."""
+        task = asyncio.ensure_future(self._logged(ending))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        await asyncio.shield(task)
+
+    async def _logged(self, ending: Coroutine[Any, Any, None]) -> None:
+        try:
+            await ending
+        except Exception:
+            self.log.failure("a change of a channel did not end in order")
+
+    # -- what a channel is made of
+
+    def _intake(self, channel: Channel) -> Intake:
+        protocol = PROTOCOLS[channel.protocol_id]
+        return Intake(channel, protocol, self._items, self._writer, self._gate, self._limits.devices)
+
+    def _datagrams(self, intake: Intake) -> TrackerDatagrams:
+        return TrackerDatagrams(intake, self._limits.pending_packets_udp)
 
     def _connection(self, intake: Intake) -> TrackerConnection:
         return TrackerConnection(
@@ -156,35 +228,38 @@ class Channels:
             lambda function: self._reactor.callLater(0, function),
         )
 
-    async def _stop_listening(self, listening: Listening) -> None:
-        await _stop_all(listening.streams)
-        await _stop_all(listening.datagrams)
+    # -- what happens elsewhere
+
+    def _gate_changed(self, is_open: bool) -> None:
+        for connection in list(self.connections):
+            connection.gate_changed(is_open)
+
+    def _item_changed(self, change: Change) -> None:
+        """A device that is not what it was: its tracker logs in again, and is taken as what it is now."""
+        old, new = change.old, change.new
+        if isinstance(old, Channel) or isinstance(new, Channel):
+            return
+        if old is not None and new is not None and _is_same_tracker(old, new):
+            if old.enabled and not new.enabled:
+                self.connections.close_ident(*old.key, DEVICE_DISABLED)
+            return
+        for key in {device.key for device in (old, new) if device is not None}:
+            self.connections.close_ident(*key, DEVICE_CHANGED)
 
     async def _close_all(self) -> None:
-        for connection in list(self.connections):
+        connections = list(self.connections)
+        for connection in connections:
             connection.close("the gateway stops", is_routine=True)
+        await self._end(connections, "the gateway stops")
+
+    async def _end(self, closing: list[TrackerConnection], why: str) -> None:
+        """Wait until they are closed; those that do not take what they were sent are cut."""
         deadline = self._now() + CLOSE_TIME
-        while len(self.connections) and self._now() < deadline:
+        while (left := [one for one in closing if one in self.connections]) and self._now() < deadline:
             await asyncio.sleep(0.02)
-        for connection in list(self.connections):
-            connection.abort("the gateway stops", is_routine=True)
+        for connection in left:
+            connection.abort(why, is_routine=True)
 
 
-def _listen_udp(reactor: IReactorUDP, spec: str, protocol: TrackerDatagrams) -> IListeningPort:
-    match = UDP.fullmatch(spec)
-    if match is None:
-        raise ValueError("should be udp:PORT or udp:PORT:interface=ADDRESS")
-    return reactor.listenUDP(int(match["port"]), protocol, interface=match["interface"] or "", maxPacketSize=65535)
-
-
-async def _stop_all(ports: list[IListeningPort]) -> None:
-    while ports:
-        stopping = ports.pop().stopListening()
-        if stopping is not None:
-            await aio.from_deferred(stopping)
-
-
-def _readable(port: IListeningPort) -> str:
-    address = port.getHost()
-    kind = getattr(address, "type", "unix").lower()
-    return f"{kind} {address.host}:{address.port}" if isinstance(address, IPv4Address) else f"{kind} {address}"
+def _is_same_tracker(old: Device, new: Device) -> bool:
+    return old.key == new.key and old.device_type_id == new.device_type_id

@@ -31,6 +31,7 @@ from gateway.protocols.teltonika.session import (
     PacketReceived,
     PacketRejected,
 )
+from gateway.store.items import Channel
 
 EVENTS_AT_ONCE = 8
 LOG_FIRST, LOG_EVERY = 3, 1000
@@ -117,6 +118,11 @@ class TrackerConnection(Protocol):
         self._connections.remove(self)
 
     # -- what channels call
+
+    @property
+    def channel(self) -> Channel:
+        """The one that it came to, as it is now."""
+        return self._intake.channel
 
     def gate_changed(self, is_open: bool) -> None:
         """Trackers' data can, or cannot, be taken."""

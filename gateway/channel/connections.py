@@ -45,6 +45,9 @@ class Connections:
     def __len__(self) -> int:
         return len(self._all)
 
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._all
+
     def __iter__(self) -> Iterator[TrackerConnection]:
         return iter(self._all)
 
@@ -86,6 +89,12 @@ class Connections:
             older.close("ident collision: a newer connection of the same tracker")
         else:
             self._on_presence(*key, True)
+
+    def close_ident(self, protocol_id: int, ident: str, code: int) -> None:
+        """Close the connection of this tracker, if it has one; ``code`` is flespi's close code."""
+        connection = self._by_ident.get((protocol_id, ident))
+        if connection is not None:
+            connection.close(f"close code {code}")
 
     def sweep(self) -> None:
         """Close what never logged in, what is silent for too long, and what hung up while we did not read."""

@@ -40,6 +40,10 @@ class TrackerDatagrams(DatagramProtocol):
         """Take nothing new; what is being stored is still acknowledged."""
         self._is_draining = True
 
+    def start_taking(self) -> None:
+        """Take what comes from now on."""
+        self._is_draining = False
+
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         if self._is_draining or not self._intake.gate.is_open or self._waiting >= self._max_waiting:
             metrics.count("datagrams_dropped", channel=self._intake.channel.name)
