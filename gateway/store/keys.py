@@ -86,11 +86,32 @@ class ShardKeys:
         """Hash: device id -> bytes that its messages take."""
         return self._key("devices:sizes")
 
+    def log(self, kind: str, item_id: int) -> str:
+        """Stream: the event log of an item; ``kind``: channels, devices, ..."""
+        return self._key(f"log:{kind}:{item_id}")
+
+    def idents(self, channel_id: int) -> str:
+        """Hash: ident -> what a channel knows of it, as JSON."""
+        return self._key(f"channel:{channel_id}:idents")
+
+    def traffic(self, channel_id: int) -> str:
+        """Sorted set: the idents of a channel whose traffic is kept, by their last one in seconds."""
+        return self._key(f"channel:{channel_id}:traffic")
+
+    def traffic_of(self, channel_id: int, ident: str) -> str:
+        """Stream: what an ident sent and was sent on a channel."""
+        return f"{self.traffic(channel_id)}:{ident}"
+
     # -- what belongs to one item, and goes with it
 
     def of_channel(self, channel_id: int) -> list[str]:
         """All keys of a channel."""
-        return [self.channel_log(channel_id), self.parked(channel_id)]
+        return [
+            self.channel_log(channel_id),
+            self.parked(channel_id),
+            self.log("channels", channel_id),
+            self.idents(channel_id),
+        ]
 
     def fields_of_channel(self, channel_id: int, readers: Sequence[str]) -> list[tuple[str, str]]:
         """Its fields in hashes of all: (key, field)."""
@@ -99,7 +120,12 @@ class ShardKeys:
 
     def of_device(self, device_id: int) -> list[str]:
         """All keys of a device."""
-        return [self.messages(device_id), self.merged(device_id), self.telemetry(device_id)]
+        return [
+            self.messages(device_id),
+            self.merged(device_id),
+            self.telemetry(device_id),
+            self.log("devices", device_id),
+        ]
 
     def fields_of_device(self, device_id: int) -> list[tuple[str, str]]:
         """Its fields in hashes of all: (key, field)."""
