@@ -205,14 +205,14 @@ class Items:
             old = self._known(self.devices, id)
             await self._remove("devices", old, old.ident if "name" in old.configured else None)
             del self.devices[id]
-            self._by_ident.pop(old.key, None)
+            self._release(old)
             self._tell("devices", old, None)
             return old
 
     @contextmanager
     def _claimed(self, new: Device, old: Device | None = None) -> Iterator[None]:
         """Nobody else may take the ident of ``new`` while it is stored. Raises IdentTaken."""
-        if old is not None and old.key == new.key:
+        if old is not None and old.key == new.key and self._by_ident.get(old.key) is old:
             yield
             return
         taken = self._by_ident.get(new.key)
@@ -230,11 +230,14 @@ class Items:
     async def _put_device(self, old: Device | None, new: Device) -> Device:
         await self._write("devices", new)
         self.devices[new.id] = new
-        if old is not None and self._by_ident.get(old.key) is old:
-            del self._by_ident[old.key]
+        self._release(old)
         self._by_ident[new.key] = new
         self._tell("devices", old, new)
         return new
+
+    def _release(self, old: Device | None) -> None:
+        if old is not None and self._by_ident.get(old.key) is old:
+            del self._by_ident[old.key]
 
     # -- what is stored
 
