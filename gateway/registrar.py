@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from attrs import define, field
 from twisted.logger import Logger
 
 from gateway import message as msg
 from gateway import metrics
 from gateway.errors import DecodeError, StoreError
-from gateway.store.items import Device, Items
-from gateway.store.messages import DeviceChange, DeviceMessages, DeviceState, score
+from gateway.store.changes import Arrived, DeviceChange, DeviceState, Forget, Work, change_of, older
+from gateway.store.items import Change, Device, Items
+from gateway.store.messages import DeviceMessages
+from gateway.store.posted import order_of
 from gateway.store.reader import LogEntry, LogReader
-from gateway.store.telemetry import update
 
 Message = dict[str, Any]
 
@@ -33,12 +32,9 @@ YIELD_AFTER = 100
 """Messages prepared before the loop may serve trackers again (about 2 ms)."""
 STATES_KEPT = 5000
 """Devices whose telemetry stays in memory (about 10 KiB each); others are read again."""
-MERGED_KEPT = 256
-"""Messages of one timestamp that are told apart: as many as a packet has records."""
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
-
-ARRIVAL = ("server.timestamp", "peer")
-"""What differs when a tracker sends the very same record once more."""
+INVALID_REMOVED = 305
+"""flespi's event code in a device's log: invalid parameters were removed."""
 
 
 def add_identity(message: Message, device: Device) -> None:
@@ -57,15 +53,6 @@ STEPS: tuple[Callable[[Message, Device], None], ...] = (add_identity, apply_posi
 """The one ordered list of what happens to a message before it is merged and stored."""
 
 
-@define
-class Work:
-    """The messages of one device in a batch, ready to be merged."""
-
-    device: Device
-    ident: str
-    messages: list[Message] = field(factory=list)
-
-
 class Registrar:
     """One for each shard; it alone writes the shard's device messages, telemetry and device log."""
 
@@ -77,13 +64,28 @@ class Registrar:
         items: Items,
         messages: DeviceMessages,
         registered: Callable[[int], None] = lambda size: None,
+        *,
+        posted: str = "",
+        record: Callable[..., object] = lambda kind, item_id, event_code, **fields: None,
+        forgotten: Callable[[int, set[str]], None] = lambda device_id, names: None,
     ) -> None:
-        """``registered`` is told how many bytes of messages were dealt with."""
+        """``registered`` is told how many bytes of the channels' logs were dealt with; ``record`` what belongs into a
+        device's log of events; ``forgotten`` which telemetry parameters of a device were deleted. ``posted`` is the
+        stream of what came by the API."""
         self._reader = reader
         self._registered = registered
         self._items = items
         self._messages = messages
+        self._posted = posted
+        self._record = record
+        self._forgotten = forgotten
         self._states: OrderedDict[int, DeviceState] = OrderedDict()
+        items.on_change.append(self._item_changed)
+
+    def _item_changed(self, change: Change) -> None:
+        """What is known of a device that was changed or deleted may have been trimmed or removed."""
+        if change.kind == "devices":
+            self._states.pop(change.id, None)
 
     async def run(self) -> None:
         """Register until cancelled. While Redis is away it waits, and then goes on from its cursor."""
@@ -112,13 +114,26 @@ class Registrar:
             except Exception:
                 self.log.failure("a batch of {n} packets; they are registered one by one", n=len(entries))
                 await self._register_singly(entries)
-            self._registered(sum(len(text) for entry in entries for text in entry.messages))
+            packets = (entry for entry in entries if entry.stream != self._posted)
+            self._registered(sum(len(text) for entry in packets for text in entry.messages))
         return len(entries)
 
     async def _register(self, entries: Sequence[LogEntry]) -> None:
         changes = await self._merge(await self._prepare(entries))
+        changes = [change for change in changes if change.device_id in self._items.devices]
         await self._messages.commit(changes, self._reader.cursor_fields(entries))
+        for change in changes:
+            self._tell(change)
         self._forget_states()
+
+    def _tell(self, change: DeviceChange) -> None:
+        if change.forgotten:
+            self._forgotten(change.device_id, change.forgotten)
+        if change.lost_positions:
+            self._record(
+                "devices", change.device_id, INVALID_REMOVED,
+                ident=change.ident, messages=change.lost_positions, parameters=[msg.LATITUDE, msg.LONGITUDE],
+            )  # fmt: skip
 
     async def _register_singly(self, entries: Sequence[LogEntry]) -> None:
         """A packet that breaks registration must not stop the others: it stays in the channel's log and is skipped."""
@@ -144,8 +159,8 @@ class Registrar:
             device = self._device_of(entry)
             if device is None:
                 continue
-            work = works.setdefault(device.id, Work(device, entry.ident))
-            work.messages += self._decoded(entry, device)
+            work = works.setdefault(device.id, Work(device))
+            work.parts += self._decoded(entry, device)
             since_yield += len(entry.messages)
             if since_yield >= YIELD_AFTER:
                 since_yield = 0
@@ -153,99 +168,56 @@ class Registrar:
         return list(works.values())
 
     def _device_of(self, entry: LogEntry) -> Device | None:
+        if entry.stream == self._posted:
+            return self._items.devices.get(entry.owner)
         channel = self._items.logged_channel(entry.owner)
         return self._items.device_for(channel.protocol_id, entry.ident) if channel is not None else None
 
-    def _decoded(self, entry: LogEntry, device: Device) -> list[Message]:
-        decoded = []
+    def _decoded(self, entry: LogEntry, device: Device) -> list[Arrived | Forget]:
+        is_posted = entry.stream == self._posted
+        decoded: list[Arrived | Forget] = []
         for text in entry.messages:
+            if is_posted and (order := order_of(text)):
+                decoded.append(order)
+                continue
             try:
                 message = msg.decode(text)
             except DecodeError as error:
                 metrics.count("registrar_undecodable")
                 self.log.error("{stream} {id}: {error}", stream=entry.stream, id=entry.id, error=str(error))
                 continue
+            had_position = msg.LATITUDE in message or msg.LONGITUDE in message
             for step in STEPS:
                 step(message, device)
-            decoded.append(message)
+            decoded.append(Arrived(message, is_posted, had_position and msg.LATITUDE not in message))
         return decoded
 
     async def _merge(self, works: list[Work]) -> list[DeviceChange]:
         states = await self._load_states([work.device.id for work in works])
         stored = await self._messages.find(
-            {work.device.id: _older(work.messages, states[work.device.id].newest) for work in works}
+            {
+                work.device.id: older(work.messages, states[work.device.id].newest)
+                for work in works
+                if work.device.messages_ttl
+            }
         )
         fingerprints = await self._messages.find_merged(stored)
         changes = []
         for work in works:
-            changes.append(_merged(work, states[work.device.id], stored, fingerprints))
+            changes.append(change_of(work, states[work.device.id], stored, fingerprints))
             await asyncio.sleep(0)
-        return [change for change in changes if change.stored]
+        return [change for change in changes if change.is_any]
 
     async def _load_states(self, device_ids: list[int]) -> dict[int, DeviceState]:
-        missing = [device_id for device_id in device_ids if device_id not in self._states]
+        states = {device_id: self._states[device_id] for device_id in device_ids if device_id in self._states}
+        missing = [device_id for device_id in device_ids if device_id not in states]
         if missing:
-            self._states.update(await self._messages.load_states(missing))
-        for device_id in device_ids:
+            states.update(await self._messages.load_states(missing))
+        for device_id, state in states.items():
+            self._states[device_id] = state
             self._states.move_to_end(device_id)
-        return {device_id: self._states[device_id] for device_id in device_ids}
+        return states
 
     def _forget_states(self) -> None:
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
-
-
-def _older(messages: Iterable[Message], newest: int) -> set[int]:
-    """Scores that may be stored already."""
-    return {at for at in (score(msg.message_key(message)) for message in messages) if at <= newest}
-
-
-Place = tuple[int, int]
-"""Device id, and score of a message's key."""
-
-
-def _merged(
-    work: Work, state: DeviceState, stored: Mapping[Place, bytes], fingerprints: Mapping[Place, set[str]]
-) -> DeviceChange:
-    """Merge a device's messages, in order, into what is stored, into its telemetry and into its log."""
-    change = DeviceChange(work.device.id, work.ident)
-    present: dict[int, Message] = {}
-    updated: set[str] = set()
-    for message in work.messages:
-        at = score(msg.message_key(message))
-        place = (work.device.id, at)
-        earlier = stored.get(place)
-        if earlier is not None and at not in present:
-            present[at] = msg.decode(earlier)
-        known = present.get(at)
-        merged = message if known is None else msg.merge(known, message)
-        if known is not None:
-            parts = change.merged.get(at) or fingerprints.get(place) or {_fingerprint(known)}
-            if _is_resent(known, merged) or _fingerprint(message) in parts:
-                continue
-            if len(parts) < MERGED_KEPT:
-                change.merged[at] = parts | {_fingerprint(message)}
-        present[at] = merged
-        text = msg.encode(message)
-        change.stored[at] = text if known is None else msg.encode(merged)
-        change.logged.append(text)
-        if earlier is not None:
-            change.replaced[at] = earlier
-        updated |= update(state.telemetry, message)
-        state.newest = max(state.newest, at)
-    change.telemetry = {name: state.telemetry[name] for name in updated}
-    return change
-
-
-def _fingerprint(message: Message) -> str:
-    """What tells a message from others of the same timestamp, whenever it came."""
-    sent = {name: message[name] for name in sorted(message) if name not in ARRIVAL}
-    return blake2b(msg.encode(sent), digest_size=8).hexdigest()
-
-
-def _is_resent(known: Message, merged: Message) -> bool:
-    """Whether merging changed nothing but when and from where the message came."""
-    for name in ARRIVAL:
-        if name in known:
-            merged = {**merged, name: known[name]}
-    return merged == known

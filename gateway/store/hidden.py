@@ -77,14 +77,6 @@ class Hidden:
         """The log has nothing before ``before``, nor ever will: ranges that end there are over. Raises StoreError."""
         await self._change(channel_id, lambda ranges: [range for range in ranges if range.high >= before])
 
-    async def forget_all_but(self, channel_ids: Iterable[int]) -> None:
-        """Only these channels exist. Raises StoreError."""
-        known = {str(channel_id).encode() for channel_id in channel_ids}
-        with store_errors():
-            gone = [name for name in await self._redis.hkeys(self._keys.hidden) if name not in known]
-            if gone:
-                await self._redis.hdel(self._keys.hidden, *gone)
-
     async def _change(self, channel_id: int, change: Callable[[list[Range]], list[Range]]) -> None:
         """Read, change, write; again where somebody else wrote in between."""
         name = str(channel_id)

@@ -7,16 +7,17 @@ older than ``messages_ttl``, and what was deleted, is not shown, also where the 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 
 from gateway.store.connection import Client, store_errors
 from gateway.store.hidden import Hidden, Range
 from gateway.store.items import Items
 from gateway.store.keys import ShardKeys
-from gateway.store.merge import FOREVER, Page, Source, merged
+from gateway.store.ordered import FOREVER, Page, Source, merged
 from gateway.store.sources import Packets, SortedMessages, Span, microseconds
 
-Chunks = AsyncIterator[list[bytes]]
+Chunks = AsyncGenerator[list[bytes], None]
 """Lists of messages as JSON texts."""
 
 
@@ -32,10 +33,11 @@ class ChannelHistory:
 
     async def read(self, channel_ids: Sequence[int], span: Span) -> Chunks:
         """Messages of the channels, in one order. Raises StoreError."""
-        async for page in self.pages(channel_ids, span):
-            yield page.texts
+        async with aclosing(self.pages(channel_ids, span)) as pages:
+            async for page in pages:
+                yield page.texts
 
-    async def pages(self, channel_ids: Sequence[int], span: Span) -> AsyncIterator[Page]:
+    async def pages(self, channel_ids: Sequence[int], span: Span) -> AsyncGenerator[Page, None]:
         """The same with the time of each message; negative where ``span`` is reverse."""
         hidden = await self.hidden.ranges(channel_ids)
         sources: list[Source] = []
@@ -44,8 +46,9 @@ class ChannelHistory:
             if shown.low <= shown.high:
                 log = self._keys.channel_log(channel_id)
                 sources.append(Packets.of(log, shown, hidden.get(channel_id, [])))
-        async for page in merged(self._redis, sources):
-            yield page
+        async with aclosing(merged(self._redis, sources)) as pages:
+            async for page in pages:
+                yield page
 
     def _oldest(self, channel_id: int) -> int:
         """Nothing before it is shown; a channel without storage shows nothing at all."""
@@ -93,10 +96,11 @@ class DeviceHistory:
 
     async def read(self, device_ids: Sequence[int], span: Span) -> Chunks:
         """Messages of the devices, in one order; those of the same time in any. Raises StoreError."""
-        async for page in self.pages(device_ids, span):
-            yield page.texts
+        async with aclosing(self.pages(device_ids, span)) as pages:
+            async for page in pages:
+                yield page.texts
 
-    async def pages(self, device_ids: Sequence[int], span: Span) -> AsyncIterator[Page]:
+    async def pages(self, device_ids: Sequence[int], span: Span) -> AsyncGenerator[Page, None]:
         """The same with the key of each message; negative where ``span`` is reverse."""
         sources: list[Source] = []
         for device_id in device_ids:
@@ -106,8 +110,9 @@ class DeviceHistory:
             shown = span.since(microseconds(self._now() - device.messages_ttl))
             if shown.low <= shown.high:
                 sources.append(SortedMessages.of(self._keys.messages(device_id), shown))
-        async for page in merged(self._redis, sources):
-            yield page
+        async with aclosing(merged(self._redis, sources)) as pages:
+            async for page in pages:
+                yield page
 
     async def sizes(self, device_ids: Iterable[int]) -> dict[int, int]:
         """Bytes that each device's messages take as text. Raises StoreError."""

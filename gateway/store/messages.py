@@ -7,61 +7,29 @@ device log and the registrar's cursor, so that it happens once, whoever is kille
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field
 from redis.asyncio.client import Pipeline
 
 from gateway.errors import StoreFull
 from gateway.message import decode, message_key
+from gateway.store.changes import MICROSECONDS, DeviceChange, DeviceState, score
 from gateway.store.connection import Client, store_errors
+from gateway.store.items import Device
 from gateway.store.keys import ShardKeys
-from gateway.store.telemetry import Values, decode_values, encode_value
+from gateway.store.telemetry import decode_values, encode_value
 
-MICROSECONDS = 1_000_000
+__all__ = ["MICROSECONDS", "DeviceChange", "DeviceMessages", "DeviceState", "score"]
+
 ROTATE_CHUNK = 256
 """Messages looked at in one step when the oldest have to go."""
-
-
 DAY = 86400.0
 
 
 def _received(text: bytes, now: float) -> float:
     """When a stored message came; ``now`` where it does not say so."""
     return float(decode(text).get("server.timestamp", now))
-
-
-def score(key: float) -> int:
-    """A message's key in whole microseconds, which a double holds exactly."""
-    return round(key * MICROSECONDS)
-
-
-@define
-class DeviceState:
-    """What the registrar must know of a device before it can register a message."""
-
-    telemetry: Values
-    newest: int
-    """Score of the newest message; 0 without any. Whatever is newer needs no look-up."""
-
-
-@define
-class DeviceChange:
-    """What a batch of messages changes for one device."""
-
-    device_id: int
-    ident: str
-    stored: dict[int, bytes] = field(factory=dict)
-    """Score -> the message as it is to be stored."""
-    replaced: dict[int, bytes] = field(factory=dict)
-    """Score -> the message as it was stored before."""
-    merged: dict[int, set[str]] = field(factory=dict)
-    """Score -> fingerprints of the messages that make up the stored one, where they are several: what is sent again
-    cannot be told from the merged message alone."""
-    telemetry: Values = field(factory=dict)
-    logged: list[bytes] = field(factory=list)
-    """Messages for the device log, in order of reception."""
 
 
 class DeviceMessages:
@@ -130,6 +98,8 @@ class DeviceMessages:
         if change.merged:
             texts: dict[Any, Any] = {str(at): " ".join(sorted(prints)) for at, prints in change.merged.items()}
             pipe.hset(self._keys.merged(change.device_id), mapping=texts)
+        if change.forgotten:
+            pipe.hdel(self._keys.telemetry(change.device_id), *sorted(change.forgotten))
         if change.telemetry:
             fields: dict[Any, Any] = {name: encode_value(ts, value) for name, (ts, value) in change.telemetry.items()}
             pipe.hset(self._keys.telemetry(change.device_id), mapping=fields)
@@ -149,6 +119,33 @@ class DeviceMessages:
             else:
                 found = await self._redis.zrangebyscore(key, low, high, start=0, num=count)
         return found
+
+    async def overdue(self, devices: Sequence[Device], now: float) -> list[Device]:
+        """Those of ``devices`` that :meth:`trim`, :meth:`trim_future` or :meth:`clear` has something to do for.
+
+        Raises StoreError.
+        """
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for device in devices:
+                    key = self._keys.messages(device.id)
+                    pipe.zcount(key, "-inf", f"({score(now - device.messages_ttl)}" if device.messages_ttl else "+inf")
+                    pipe.zcount(key, score(now + DAY), "+inf")
+                pipe.hmget(self._keys.sizes, [str(device.id) for device in devices])
+                *counts, sizes = await pipe.execute()
+        return [
+            device
+            for device, old, future, size in zip(devices, counts[0::2], counts[1::2], sizes, strict=True)
+            if old or future or 0 < device.messages_rotate < int(size or 0)
+        ]
+
+    async def clear(self, device_id: int) -> None:
+        """Remove all messages of a device. Raises StoreError."""
+        with store_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.unlink(self._keys.messages(device_id), self._keys.merged(device_id))
+                pipe.hdel(self._keys.sizes, str(device_id))
+                await pipe.execute()
 
     async def trim(self, device_id: int, *, before: float, rotate: int) -> int:
         """Remove messages with keys before ``before`` (seconds), and the oldest beyond ``rotate`` bytes.

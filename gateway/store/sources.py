@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gateway.store.hidden import Range
-from gateway.store.merge import FOREVER, Page, Source
+from gateway.store.ordered import FOREVER, Page, Source
 
 MICROSECONDS = 1_000_000
 PACKETS_OF_A_PAGE = 100
@@ -56,13 +56,13 @@ class SortedMessages(Source):
         return cls(-span.high if span.is_reverse else span.low, key=key, span=span)
 
     def command(self, count: int) -> tuple[Any, ...]:
-        """See :class:`~gateway.store.merge.Source`."""
+        """See :class:`~gateway.store.ordered.Source`."""
         if self.span.is_reverse:
             return ("ZREVRANGEBYSCORE", self.key, -self.bound, self.span.low, "WITHSCORES", "LIMIT", 0, count)
         return ("ZRANGEBYSCORE", self.key, self.bound, self.span.high, "WITHSCORES", "LIMIT", 0, count)
 
     def rows(self, answer: Any, count: int) -> Page:
-        """See :class:`~gateway.store.merge.Source`."""
+        """See :class:`~gateway.store.ordered.Source`."""
         sign = -1 if self.span.is_reverse else 1
         keys = [sign * int(float(score)) for score in answer[1::2]]
         if keys:
@@ -96,7 +96,7 @@ class Packets(Source):
         return source
 
     def command(self, count: int) -> tuple[Any, ...]:
-        """See :class:`~gateway.store.merge.Source`."""
+        """See :class:`~gateway.store.ordered.Source`."""
         if self.at_edge:
             edge = -self.bound if self.span.is_reverse else self.span.high + 1
             return ("XRANGE", self.key, edge, "+", "COUNT", 1)
@@ -105,7 +105,7 @@ class Packets(Source):
         return ("XRANGE", self.key, self.bound, self.span.high, "COUNT", count)
 
     def rows(self, answer: Any, count: int) -> Page:
-        """See :class:`~gateway.store.merge.Source`."""
+        """See :class:`~gateway.store.ordered.Source`."""
         page = Page()
         low, high = (self.span.low, -self.bound) if self.span.is_reverse else (self.bound, self.span.high)
         first = last = None
@@ -147,6 +147,6 @@ class Packets(Source):
         self.at_edge = False
 
     def go_back_to(self, key: int) -> None:
-        """See :class:`~gateway.store.merge.Source`."""
+        """See :class:`~gateway.store.ordered.Source`."""
         super().go_back_to(key)
         self.at_edge = self.span.is_reverse

@@ -15,6 +15,7 @@ from gateway import metrics
 from gateway.message import position_of
 from gateway.store.connection import Client, store_errors
 from gateway.store.keys import ShardKeys
+from gateway.store.masks import Masks
 
 POSITION = "position"
 CLOCK_AHEAD = 86400.0
@@ -38,8 +39,11 @@ def encode_value(ts: float, value: Any) -> bytes:
     return orjson.dumps({"ts": ts, "value": value})
 
 
-def update(values: Values, message: dict[str, Any]) -> set[str]:
-    """Let ``message`` replace what is not newer than it; gives the names of the parameters that it set."""
+def update(values: Values, message: dict[str, Any], whole: dict[str, Any] | None = None) -> set[str]:
+    """Let ``message`` replace what is not newer than it; gives the names of the parameters that it set.
+
+    ``whole``: the message after merging into that of the same time; the position is that of all of it.
+    """
     ts = _time_of(message)
     changed = set()
     for name, value in message.items():
@@ -55,7 +59,7 @@ def update(values: Values, message: dict[str, Any]) -> set[str]:
             continue
         values[name] = (ts, value)
         changed.add(name)
-    _update_position(values, message, ts, changed)
+    _update_position(values, whole or message, ts, changed)
     return changed
 
 
@@ -86,6 +90,24 @@ class Telemetry:
         """All telemetry of a device, or the named parameters that it has. Raises StoreError."""
         return (await self.get_many([device_id], parameters))[device_id]
 
+    async def texts(self, device_ids: Iterable[int], masks: Masks) -> dict[int, dict[str, bytes]]:
+        """Of each device the parameters that ``masks`` choose, by name: ``{"ts": ..., "value": ...}`` as JSON.
+
+        Raises StoreError.
+        """
+        ids, names = list(device_ids), masks.plain
+        if not ids or names == []:
+            return {device_id: {} for device_id in ids}
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for device_id in ids:
+                    key = self._keys.telemetry(device_id)
+                    pipe.hgetall(key) if names is None else pipe.hmget(key, names)
+                answers = await pipe.execute()
+        if names is not None:
+            answers = [_present(names, answer) for answer in answers]
+        return {id: _chosen(answer, masks) for id, answer in zip(ids, answers, strict=True)}
+
     async def get_many(self, device_ids: Iterable[int], parameters: Sequence[str] | None = None) -> dict[int, Values]:
         """The same for several devices, in one round trip."""
         ids = list(device_ids)
@@ -100,6 +122,11 @@ class Telemetry:
         if parameters is not None:
             answers = [_present(parameters, answer) for answer in answers]
         return {id: decode_values(answer) for id, answer in zip(ids, answers, strict=True)}
+
+
+def _chosen(fields: dict[bytes, bytes], masks: Masks) -> dict[str, bytes]:
+    named = sorted((name.decode(), text) for name, text in fields.items())
+    return {name: text for name, text in named if masks.choose(name)}
 
 
 def _present(parameters: Sequence[str], values: Sequence[bytes | None]) -> dict[bytes, bytes]:

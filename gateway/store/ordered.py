@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -111,7 +111,7 @@ class Source:
         self.is_exhausted = False
 
 
-async def merged(redis: Client, sources: Sequence[Source]) -> AsyncIterator[Page]:
+async def merged(redis: Client, sources: Sequence[Source]) -> AsyncGenerator[Page, None]:
     """Everything that the sources have, in order of the keys. Pages may be empty. Raises StoreError."""
     heap = [(source.head, place, source) for place, source in enumerate(sources)]
     heapq.heapify(heap)
