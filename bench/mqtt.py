@@ -134,9 +134,12 @@ async def _publisher(version: int, count: int, port: int, password: str = "") ->
 
 async def _embedded(version: int, count: int, port: int) -> dict[str, float]:
     from gateway.mqtt.broker import EmbeddedBroker
+    from gateway.mqtt.rights import TokenDoor
     from gateway.mqtt.topics import Topics
+    from gateway.store.tokens import Tokens
 
-    broker = EmbeddedBroker("tcp:0:interface=127.0.0.1", "", lambda key: lambda topic: True, Topics())
+    tokens = Tokens(None, "bench")
+    broker = EmbeddedBroker("tcp:0:interface=127.0.0.1", "", TokenDoor(tokens, "flespi"), Topics())
     await broker.start()
     try:
         return await _publisher(version, count, broker.ports[0], broker.gateway_secret)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import resource
 from typing import Any
 
@@ -13,10 +12,11 @@ from twisted.logger import Logger
 from gateway.channel.channels import Channels
 from gateway.channel.connections import Limits
 from gateway.errors import StoreError
-from gateway.mqtt.broker import EmbeddedBroker, ListenAddress, MaySubscribe
+from gateway.mqtt.broker import EmbeddedBroker, ListenAddress
 from gateway.mqtt.client import BrokerAddress, MqttClient
 from gateway.mqtt.properties import PropertyTopics
 from gateway.mqtt.publisher import Publisher, channel_topic, device_topic
+from gateway.mqtt.rights import TokenDoor
 from gateway.mqtt.telemetry import TelemetryTopics
 from gateway.mqtt.topics import Topics
 from gateway.mqtt.visitors import PACKET_BYTES
@@ -38,10 +38,12 @@ class MqttStage:
 
     name = "MQTT"
 
-    def __init__(self, reactor: Any, settings: Settings, token: str, background: Background) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, store: StoreStage, token: str, background: Background
+    ) -> None:
         self._background = background
         self.topics = Topics(settings.mqtt.topic_prefix)
-        self.broker = _embedded_broker(settings, token, self.topics) if settings.mqtt.url == "embedded" else None
+        self.broker = _embedded_broker(settings, store, self.topics) if settings.mqtt.url == "embedded" else None
         self._settings = settings
         self.client = MqttClient(
             self._address(token),
@@ -202,12 +204,16 @@ class ChannelsStage:
             self._properties.publish_property("devices", device.id, "connected", is_connected)
 
 
-def _embedded_broker(settings: Settings, token: str, topics: Topics) -> EmbeddedBroker:
-    def authorize(key: str) -> MaySubscribe | None:
-        """The master token may subscribe to everything."""
-        return (lambda topic_filter: True) if hmac.compare_digest(key.encode(), token.encode()) else None
-
-    return EmbeddedBroker(settings.mqtt.listen, settings.mqtt.listen_ws, authorize, topics)
+def _embedded_broker(settings: Settings, store: StoreStage, topics: Topics) -> EmbeddedBroker:
+    broker = EmbeddedBroker(
+        settings.mqtt.listen,
+        settings.mqtt.listen_ws,
+        TokenDoor(store.tokens, topics.prefix),
+        topics,
+        failures=store.failures,
+    )
+    store.tokens.on_change.append(broker.check)
+    return broker
 
 
 def _raise_open_files() -> None:

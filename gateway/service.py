@@ -57,7 +57,7 @@ def make_service(settings: Settings, reopen_log: Callable[[], None] | None = Non
         token, token_file = master_token(settings.auth.token, Path(settings.gateway.data_dir))
         try:
             store = StoreStage(settings, background(), token)
-            mqtt = MqttStage(reactor, settings, token, background())
+            mqtt = MqttStage(reactor, settings, store, token, background())
         except ConfigError as error:
             raise ConfigError(f"{settings.source}: {error}") from error
         readers = ReadersStage(settings, store, mqtt, background())

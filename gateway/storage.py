@@ -29,6 +29,8 @@ from gateway.store.tokens import Tokens
 MiB = 1024 * 1024
 LOOK_AT_DISK_EVERY = 1.0
 LOOK_AT_MEMORY_EVERY = 1.0
+SAVE_TIME = 1.0
+"""Seconds that a stop waits for what can be lost: when tokens were last used."""
 MEMORY_FULL, MEMORY_FREE = 0.9, 0.85
 """Parts of Redis' maxmemory: trackers are paused at the first, so that the readers have room for what they still have
 to write (without it nothing could ever be trimmed), and go on below the second."""
@@ -111,8 +113,9 @@ class StoreStage:
 
     async def stop(self) -> None:
         await self._background.cancel()
-        with contextlib.suppress(StoreError):
-            await self.tokens.save()
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(SAVE_TIME):
+                await self.tokens.save()
         if self._embedded is None:
             await self._lease.release()
         await self.redis.aclose()

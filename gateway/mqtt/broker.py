@@ -14,35 +14,33 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import websockets.asyncio.server
-from amqtt.contexts import Action, BaseContext
 from amqtt.mqtt.connack import NOT_AUTHORIZED, SERVER_UNAVAILABLE, UNACCEPTABLE_PROTOCOL_VERSION, ConnackPacket
 from amqtt.mqtt.connect import ConnectPacket
-from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
-from amqtt.session import Session
 from attrs import frozen
 from twisted.logger import Logger
 
 from gateway import metrics
 from gateway.errors import ConfigError, ListenError, PeerError
-from gateway.mqtt.bounded_broker import QUEUED_MESSAGES, BoundedBroker
+from gateway.mqtt.bounded_broker import BoundedBroker
 from gateway.mqtt.foreign_log import forward_logging
+from gateway.mqtt.rights import Admission
+from gateway.mqtt.session_rules import SessionRules, admission_of
 from gateway.mqtt.topics import Topics
 from gateway.mqtt.visitors import (
     PACKET_BYTES,
     WAITING_BYTES,
-    MiB,
     TcpTransport,
     Transport,
     Visitor,
     WebSocketTransport,
     WrongVersion,
 )
+from gateway.store.failures import Failures
 
 MAX_VISITORS = 1000
 MAX_CONNECTIONS = 10 * MAX_VISITORS
@@ -51,17 +49,22 @@ CONNECT_TIMEOUT = 10.0
 """Seconds that a connection may take to say who it is."""
 CHECK_INTERVAL = 5.0
 """Seconds between two looks at every client: is it silent, is its token still good."""
+MAX_SESSIONS = 2 * MAX_VISITORS
+"""With persistent ones whose client is away."""
 SESSION_EXPIRY = 86400
-BEHIND_MESSAGES, BEHIND_BYTES = 1000, 1 * MiB
-"""Unacknowledged, or not yet taken by the network: a subscriber with more is waited for, but not longer than this."""
-PATIENCE = 2.0
 LOG_EVERY = 1000
 
 LISTENER = "default"
 
-MaySubscribe = Callable[[str], bool]
-Authorize = Callable[[str], MaySubscribe | None]
-"""A token's key -> whether its holder may subscribe to a topic filter; None: no such token."""
+
+class Door(Protocol):
+    """Who may come in."""
+
+    def admit(self, key: str, address: str) -> Admission | None:
+        """The holder of a token's key, and what they may do; None: no such token, or not from this address."""
+
+    def renew(self, admission: Admission, *, is_connected: bool) -> bool:
+        """Whether it still holds; what has changed is written into it."""
 
 
 @frozen
@@ -91,19 +94,28 @@ class EmbeddedBroker:
     log = Logger()
 
     def __init__(
-        self, listen_tcp: str, listen_ws: str, authorize: Authorize, topics: Topics, *, gateway_secret: str = ""
+        self,
+        listen_tcp: str,
+        listen_ws: str,
+        door: Door,
+        topics: Topics,
+        *,
+        failures: Failures | None = None,
+        gateway_secret: str = "",
     ) -> None:
         self._tcp = ListenAddress.parse(listen_tcp, "mqtt.listen") if listen_tcp else None
         self._ws = ListenAddress.parse(listen_ws, "mqtt.listen_ws") if listen_ws else None
-        self._authorize = authorize
-        self._own_topics = topics.prefix + "/"
+        self._door = door
+        self._failures = failures if failures is not None else Failures()
         self.gateway_secret = gateway_secret or secrets.token_urlsafe(32)
         """The password that tells the gateway's own client, which has a token as every client, from the others."""
         self._broker: BoundedBroker | None = None
         self._servers: list[asyncio.Server | websockets.asyncio.server.Server] = []
         self._visitors: dict[str, Visitor] = {}
+        self._rules = SessionRules(self._visitors, topics)
         self._inside: set[Visitor] = set()
         self._checking: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
 
     @property
     def ports(self) -> list[int]:
@@ -117,9 +129,9 @@ class EmbeddedBroker:
             {
                 "listeners": {LISTENER: {"type": "external"}},
                 "session_expiry_interval": SESSION_EXPIRY,
-                "plugins": {"gateway.mqtt.broker.Access": {"door": self}},
+                "plugins": {"gateway.mqtt.session_rules.Entrance": {"rules": self._rules}},
             },
-            self.wait_for,
+            self._rules,
         )
         await self._broker.start()
         try:
@@ -195,33 +207,58 @@ class EmbeddedBroker:
         except (PeerError, TimeoutError):
             metrics.count("mqtt_clients_refused", reason="no CONNECT")
             return False
-        if not self._is_known(visitor, packet):
-            return await self._turn_away(visitor, NOT_AUTHORIZED, "no valid token")
-        if len(self._visitors) >= MAX_VISITORS and not visitor.is_gateway:
-            return await self._turn_away(visitor, SERVER_UNAVAILABLE, "too many")
+        refusal = self._refusal(visitor, packet)
+        if refusal is not None:
+            return await self._turn_away(visitor, *refusal)
         previous = self._visitors.get(visitor.client_id)
         if previous is not None:
-            if previous.is_gateway and not visitor.is_gateway:
-                return await self._turn_away(visitor, NOT_AUTHORIZED, "client id of the gateway")
             await previous.cut()
         self._visitors[visitor.client_id] = visitor
         visitor.reader.put_back(packet.to_bytes())  # with the client id that amqtt made up, where there was none
         return True
 
-    def _is_known(self, visitor: Visitor, packet: ConnectPacket) -> bool:
-        """Whether user name or password is a token, in flespi's ways: ``KEY`` or ``FlespiToken KEY``."""
-        payload = packet.payload
-        if payload is None:
-            return False
-        for text in (payload.username, payload.password):
-            key = (text or "").removeprefix("FlespiToken ").strip()
-            may_subscribe = self._authorize(key) if key else None
-            if may_subscribe is not None:
-                visitor.key, visitor.may_subscribe = key, may_subscribe
-                password = (payload.password or "").encode()
-                visitor.is_gateway = hmac.compare_digest(password, self.gateway_secret.encode())
-                return True
-        return False
+    def _refusal(self, visitor: Visitor, packet: ConnectPacket) -> tuple[int, str] | None:
+        """Return code and reason; None: the visitor is welcome."""
+        address, now = str(visitor.transport.peer[0]), time.time()
+        password = (packet.payload.password or "") if packet.payload is not None else ""
+        visitor.is_gateway = hmac.compare_digest(password.encode(), self.gateway_secret.encode())
+        if self._failures.is_blocked(address, now) and not visitor.is_gateway:
+            return SERVER_UNAVAILABLE, "too many wrong tokens"
+        keys = _keys(packet)
+        if not self._admit_holder(visitor, keys, address):
+            if keys:
+                self._failures.failed(address, now, "\0".join(keys))
+            return NOT_AUTHORIZED, "no valid token"
+        if self._is_taken(visitor):
+            return NOT_AUTHORIZED, "client id of another"
+        return self._lack_of_room(visitor, packet)
+
+    def _admit_holder(self, visitor: Visitor, keys: list[str], address: str) -> bool:
+        visitor.admission = next(filter(None, (self._door.admit(key, address) for key in keys)), None)
+        return visitor.admission is not None
+
+    def _is_taken(self, visitor: Visitor) -> bool:
+        """Nobody takes the gateway's client id, nor that of another token's client or session: what is kept for it is
+        not theirs. The master token may."""
+        previous = self._visitors.get(visitor.client_id)
+        if previous is not None and previous.is_gateway:
+            return not visitor.is_gateway
+        owner = previous.admission if previous is not None else self._owner_of_session(visitor.client_id)
+        mine = visitor.admission
+        return owner is not None and mine is not None and owner.token.id != mine.token.id and not mine.is_master
+
+    def _owner_of_session(self, client_id: str) -> Admission | None:
+        """Of a persistent one."""
+        session = self._broker.sessions[client_id][0] if self._broker and client_id in self._broker.sessions else None
+        return None if session is None or session.clean_session else admission_of(session)
+
+    def _lack_of_room(self, visitor: Visitor, packet: ConnectPacket) -> tuple[int, str] | None:
+        if visitor.is_gateway or self._broker is None:
+            return None
+        is_new = visitor.client_id not in self._broker.sessions and not packet.clean_session_flag
+        if len(self._visitors) >= MAX_VISITORS or (is_new and len(self._broker.sessions) >= MAX_SESSIONS):
+            return SERVER_UNAVAILABLE, "too many"
+        return None
 
     async def _turn_away(self, visitor: Visitor, code: int, reason: str) -> bool:
         n = metrics.count("mqtt_clients_refused", reason=reason)
@@ -236,44 +273,45 @@ class EmbeddedBroker:
             await visitor.transport.send(ConnackPacket.build(0, code).to_bytes())
         return False
 
+    # what a token may do can change, and a token can end
+
+    def check(self, token_id: int = 0) -> None:
+        """Look at all clients soon: a token has changed."""
+        self._woken.set()
+
     async def _check_visitors(self) -> None:
         while True:
-            await asyncio.sleep(CHECK_INTERVAL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_INTERVAL):
+                    await self._woken.wait()
+            self._woken.clear()
             for visitor in list(self._visitors.values()):
-                may_subscribe = self._authorize(visitor.key)
-                if visitor.is_silent or may_subscribe is None:
-                    visitor.transport.abort()
-                else:
-                    visitor.may_subscribe = may_subscribe
+                self._check_visitor(visitor)
+            await self._check_sessions()
 
-    # what a client may do
+    def _check_visitor(self, visitor: Visitor) -> None:
+        """One with other rights than before is cut, too: it comes again and subscribes to what it may have now."""
+        admission = visitor.admission
+        assert admission is not None, "nobody comes in without"
+        rights = admission.rights
+        if visitor.is_silent or not self._door.renew(admission, is_connected=True) or admission.rights is not rights:
+            visitor.transport.abort()
 
-    def may_publish(self, client_id: str, topic: str) -> bool:
-        """The gateway anything; others what is not the gateway's (flespi discards it as silently)."""
-        visitor = self._visitors.get(client_id)
-        return visitor is not None and (visitor.is_gateway or not topic.startswith(self._own_topics))
-
-    def may_subscribe(self, client_id: str, topic_filter: str) -> bool:
-        """What its token allows."""
-        visitor = self._visitors.get(client_id)
-        return visitor is not None and visitor.may_subscribe(topic_filter)
-
-    async def wait_for(self, session: Session) -> None:
-        """Wait for a subscriber that is behind, which holds up the publisher; cut it when that takes too long."""
-        visitor = self._visitors.get(session.client_id or "")
-        if visitor is None:
-            return
-        for _ in range(int(PATIENCE / 0.01)):
-            if visitor.gone.is_set() or not _is_behind(session, visitor):
-                return
-            await asyncio.sleep(0.01)
-        metrics.count("mqtt_clients_cut")
-        self.log.info("cut {peer!r}: it does not take what it subscribed to", peer=visitor.transport.peer)
-        await visitor.cut()
+    async def _check_sessions(self) -> None:
+        """What is kept for an absent client goes with its token."""
+        assert self._broker is not None
+        for client_id, (session, _) in list(self._broker.sessions.items()):
+            admission = admission_of(session)
+            if client_id not in self._visitors and (
+                admission is None or not self._door.renew(admission, is_connected=False)
+            ):
+                await self._broker.end_session(client_id)
 
 
-def _is_behind(session: Session, visitor: Visitor) -> bool:
-    return len(session.inflight_out) >= BEHIND_MESSAGES or visitor.transport.waiting_bytes > BEHIND_BYTES
+def _keys(packet: ConnectPacket) -> list[str]:
+    """What may be a token's key, in flespi's ways: user name or password, ``KEY`` or ``FlespiToken KEY``."""
+    texts = (packet.payload.username, packet.payload.password) if packet.payload is not None else ()
+    return [key for key in ((text or "").removeprefix("FlespiToken ").strip() for text in texts) if key]
 
 
 async def _listening(server: Any, key: str, address: ListenAddress) -> Any:
@@ -281,30 +319,3 @@ async def _listening(server: Any, key: str, address: ListenAddress) -> Any:
         return await server
     except OSError as error:
         raise ListenError(f"{key}: cannot listen on {address}: {error.strerror or error}") from error
-
-
-class Access(BaseAuthPlugin, BaseTopicPlugin):
-    """amqtt asks this plugin; who is connected was decided at the door."""
-
-    @dataclass
-    class Config:
-        """How amqtt gives a plugin its options."""
-
-        door: Any
-
-    def __init__(self, context: BaseContext) -> None:
-        super().__init__(context)
-        self._door: EmbeddedBroker = self.config.door
-
-    async def authenticate(self, *, session: Session) -> bool | None:
-        session.delivered_message_queue = asyncio.Queue(QUEUED_MESSAGES)
-        return True
-
-    async def topic_filtering(
-        self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
-    ) -> bool | None:
-        if session is None or not topic:
-            return False
-        if action == Action.PUBLISH:
-            return self._door.may_publish(session.client_id or "", topic)
-        return self._door.may_subscribe(session.client_id or "", topic)

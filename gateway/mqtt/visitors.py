@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Protocol
@@ -16,6 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from gateway.errors import PeerError
+from gateway.mqtt.rights import Admission
 
 KiB, MiB = 1024, 1024 * 1024
 
@@ -121,10 +121,9 @@ class Visitor:
         self.reader = _Reader(self)
         self.writer = _Writer(self)
         self.client_id = ""
-        self.key = ""
+        self.admission: Admission | None = None
         self.keep_alive = 0
         self.is_gateway = False
-        self.may_subscribe: Callable[[str], bool] = lambda topic_filter: False
         self.heard_at = monotonic()
         self.gone = asyncio.Event()
 
