@@ -26,7 +26,7 @@ from gateway.stages import Background
 from gateway.storage import StoreStage, store_reader
 from gateway.store.items import Change, Channel, Device
 from gateway.store.purge import Purger
-from gateway.store.telemetry import Telemetry
+from gateway.store.reader import LogReader
 from gateway.store.trim import Trimmer
 
 TRIM_EVERY = 60.0
@@ -38,9 +38,7 @@ class MqttStage:
 
     name = "MQTT"
 
-    def __init__(
-        self, reactor: Any, settings: Settings, store: StoreStage, token: str, background: Background
-    ) -> None:
+    def __init__(self, reactor: Any, settings: Settings, store: StoreStage, token: str, background: Background) -> None:
         self._background = background
         self.topics = Topics(settings.mqtt.topic_prefix)
         self.broker = _embedded_broker(settings, store, self.topics) if settings.mqtt.url == "embedded" else None
@@ -91,9 +89,6 @@ class ReadersStage:
         self._settings = settings
         self._store = store
         self._background = background
-        self._registrar = Registrar(
-            store_reader(store, "registrar"), store.items, store.messages, store.writer.registered
-        )
         self._publishers = [
             Publisher(mqtt.client, store_reader(store, "mqtt"), channel_topic(mqtt.topics), "channels"),
             Publisher(mqtt.client, store_reader(store, "mqtt", devices=True), device_topic(mqtt.topics), "devices"),
@@ -101,10 +96,18 @@ class ReadersStage:
         self._telemetry = TelemetryTopics(
             mqtt.client,
             store_reader(store, "telemetry", devices=True),
-            Telemetry(store.redis, store.keys),
+            store.telemetry,
             mqtt.topics,
             lambda: list(store.items.devices),
             interval=settings.mqtt.telemetry_interval,
+        )
+        self._registrar = Registrar(
+            LogReader(store.redis, store.keys, "registrar", store.registered_logs),
+            store.items,
+            store.messages,
+            store.writer.registered,
+            posted=store.keys.posted,
+            forgotten=self._telemetry.forget,
         )
         self.channel_readers = ["registrar", "mqtt"]
         self.device_readers = ["mqtt", "telemetry"] if settings.mqtt.telemetry else ["mqtt"]

@@ -18,12 +18,16 @@ from gateway.store.connection import connect, store_errors, without_password
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.failures import Failures
 from gateway.store.gate import Gate
+from gateway.store.history import ChannelHistory, DeviceHistory
 from gateway.store.items import Items
 from gateway.store.keys import ShardKeys
 from gateway.store.lease import Lease
 from gateway.store.log import LogWriter
 from gateway.store.messages import DeviceMessages
+from gateway.store.polls import Polls
+from gateway.store.posted import Posted
 from gateway.store.reader import LogReader
+from gateway.store.telemetry import Telemetry
 from gateway.store.tokens import Tokens
 
 MiB = 1024 * 1024
@@ -60,6 +64,11 @@ class StoreStage:
         self.gate = Gate()
         self.items = Items(self.redis, settings.limits.device_messages_ttl)
         self.messages = DeviceMessages(self.redis, self.keys)
+        self.telemetry = Telemetry(self.redis, self.keys)
+        self.history = ChannelHistory(self.redis, self.keys, self.items)
+        self.device_history = DeviceHistory(self.redis, self.keys, self.items)
+        self.polls = Polls(self.redis, self.keys, self.history)
+        self.posted = Posted(self.redis, self.keys)
         self.tokens = Tokens(self.redis, master_key)
         self.failures = Failures()
         self._lease = Lease(self.redis, self.keys)
@@ -75,6 +84,10 @@ class StoreStage:
     def channel_logs(self) -> dict[str, int]:
         """The logs of all channels, with their owners; also of deleted ones, until their readers are done."""
         return {self.keys.channel_log(channel_id): channel_id for channel_id in self.items.logged_channels()}
+
+    def registered_logs(self) -> dict[str, int]:
+        """What the registrar reads: the channels' logs, and what was posted, whose entries say for which device."""
+        return {**self.channel_logs(), self.keys.posted: 0}
 
     def device_log(self) -> dict[str, int]:
         """The log of all devices; its entries say whose they are."""

@@ -15,6 +15,9 @@ class Parts:
     channels: Any = None
     connections: Any = None
     history: Any = None
+    device_history: Any = None
+    polls: Any = None
+    posted: Any = None
     messages: Any = None
     telemetry: Any = None
     events: Any = None

@@ -86,6 +86,8 @@ class TelemetryTopics:
         self._known_devices = known_devices
         self._cursor = Cursor(reader, "telemetry")
         self._published: dict[int, dict[str, bytes]] = {}
+        self._forgotten: dict[int, set[str]] = {}
+        self._going: dict[int, set[str]] = {}
         self._dirty: dict[int, None] = {}
         self._stale: dict[int, None] = {}
         self._read_up_to: dict[str, LogEntry] = {}
@@ -93,6 +95,12 @@ class TelemetryTopics:
     def refresh(self, device_ids: Iterable[int]) -> None:
         """Look at these devices' telemetry again: it was changed by another way than a message."""
         self._dirty.update(dict.fromkeys(device_ids))
+
+    def forget(self, device_id: int, names: Iterable[str]) -> None:
+        """These parameters were deleted: their topics go, whether or not they were published by this process."""
+        if len(self._forgotten) < self._known_devices:
+            self._forgotten.setdefault(device_id, set()).update(names)
+        self.refresh([device_id])
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -129,6 +137,9 @@ class TelemetryTopics:
         """A new connection: whether the broker still retains anything, nobody knows."""
         self._published.clear()
         self._read_up_to.clear()
+        for device_id, names in self._going.items():
+            self.forget(device_id, names)
+        self._going.clear()
         self._stale = dict.fromkeys(self._device_ids())
         await self._cursor.rewind()
 
@@ -161,6 +172,7 @@ class TelemetryTopics:
             self._read_up_to = read_up_to | self._read_up_to
             return
         await link.wait_for(messages.done)
+        self._going.clear()
         for entry in read_up_to.values():
             self._cursor.deliver(entry)
 
@@ -192,7 +204,10 @@ class TelemetryTopics:
             payload = current[name] = orjson.dumps(value)
             if known.get(name) != payload:
                 changes.append((name, payload, orjson.dumps(timestamp)))
-        changes += [(name, b"", b"") for name in known if name not in current]
+        if forgotten := self._forgotten.pop(device_id, set()):
+            self._going.setdefault(device_id, set()).update(forgotten)
+        gone = known.keys() | forgotten
+        changes += [(name, b"", b"") for name in gone if name not in current and is_safe_level(name)]
         self._published[device_id] = current
         if len(self._published) > self._known_devices:
             del self._published[next(iter(self._published))]
