@@ -9,8 +9,9 @@ from typing import Any
 from attrs import asdict
 from twisted.logger import Logger
 
-from gateway.channel.channels import Channels
+from gateway.channel.channels import PORTS, Channels
 from gateway.channel.connections import Limits
+from gateway.channel.endpoints import parse_range
 from gateway.errors import StoreError
 from gateway.mqtt.broker import EmbeddedBroker, ListenAddress
 from gateway.mqtt.client import BrokerAddress, MqttClient
@@ -170,6 +171,7 @@ class ChannelsStage:
             store.gate,
             Limits(**{name: limits[name] for name in Limits.__annotations__}),
             on_presence=self._presence,
+            ports=parse_range(settings.api.channel_ports) or PORTS,
         )
 
     async def start(self) -> None:

@@ -20,8 +20,10 @@ from gateway.channel.datagrams import TrackerDatagrams
 from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
 from gateway.channel.listening import Listening
+from gateway.channel.ports import PortRange
 from gateway.errors import ListenError
 from gateway.protocols.catalog import PROTOCOLS
+from gateway.store.event_codes import CloseCode
 from gateway.store.gate import Gate
 from gateway.store.items import Change, Channel, Device, Items
 from gateway.store.log import LogWriter
@@ -30,8 +32,8 @@ SWEEP_EVERY = 10.0
 """Seconds between looks for connections that are silent or gone."""
 CLOSE_TIME = 2.0
 """Seconds that connections have to take their last acknowledgement at a stop."""
-CHANNEL_CHANGED, DEVICE_CHANGED, CHANNEL_BLOCKED, DEVICE_DISABLED = 9, 15, 21, 23
-"""flespi's close codes."""
+PORTS = range(20000, 20100)
+"""What channels get that are created without endpoints."""
 
 
 class Channels:
@@ -48,8 +50,10 @@ class Channels:
         limits: Limits,
         *,
         on_presence: OnPresence = lambda protocol_id, ident, is_connected: None,
+        ports: range = PORTS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``ports`` are for channels that are created without endpoints of their own."""
         self._reactor = reactor
         self._items = items
         self._writer = writer
@@ -59,6 +63,7 @@ class Channels:
         self._listening: dict[int, Listening] = {}
         self._endings: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self.ports = PortRange(ports, items)
         self.connections = Connections(limits, on_presence, now)
         gate.subscribe(self, self._gate_changed)
 
@@ -178,16 +183,16 @@ class Channels:
 
     async def _finish_change(self, there: Listening, leaving: list[str]) -> None:
         await there.close(leaving)
-        await self._close_connections(there, "its channel is changed", CHANNEL_CHANGED)
+        await self._close_connections(there, "its channel is changed", CloseCode.CHANNEL_CHANGED)
         there.serve()
 
     async def _stop_channel(self, there: Listening, why: str) -> None:
         self._listening.pop(there.channel.id, None)
         await there.stop_taking()
-        await self._close_connections(there, f"its channel {why}", CHANNEL_BLOCKED)
+        await self._close_connections(there, f"its channel {why}", CloseCode.CHANNEL_BLOCKED)
         await there.close_all()
 
-    async def _close_connections(self, there: Listening, why: str, code: int) -> None:
+    async def _close_connections(self, there: Listening, why: str, code: CloseCode) -> None:
         """Acknowledge what is stored in the next moments, then close."""
         closing = [one for one in self.connections if one.channel.id == there.channel.id]
         for connection in closing:
@@ -241,10 +246,10 @@ class Channels:
             return
         if old is not None and new is not None and _is_same_tracker(old, new):
             if old.enabled and not new.enabled:
-                self.connections.close_ident(*old.key, DEVICE_DISABLED)
+                self.connections.close_ident(*old.key, CloseCode.DEVICE_DISABLED)
             return
         for key in {device.key for device in (old, new) if device is not None}:
-            self.connections.close_ident(*key, DEVICE_CHANGED)
+            self.connections.close_ident(*key, CloseCode.DEVICE_CHANGED)
 
     async def _close_all(self) -> None:
         connections = list(self.connections)

@@ -90,6 +90,14 @@ class Connections:
         else:
             self._on_presence(*key, True)
 
+    def is_connected(self, protocol_id: int, ident: str) -> bool:
+        """Whether this tracker has a connection."""
+        return (protocol_id, ident) in self._by_ident
+
+    def counts(self) -> Counter[int]:
+        """How many connections each channel has, by its id."""
+        return Counter(connection.channel.id for connection in self._all)
+
     def close_ident(self, protocol_id: int, ident: str, code: int) -> None:
         """Close the connection of this tracker, if it has one; ``code`` is flespi's close code."""
         connection = self._by_ident.get((protocol_id, ident))

@@ -129,3 +129,25 @@ def decoded(kind: type[T], text: bytes) -> T:
     if "configured" not in values and OLD_CONFIGURED in values.get("metadata", {}):
         values["configured"] = values["metadata"].pop(OLD_CONFIGURED)
     return kind(**values)
+
+
+@frozen
+class Purge:
+    """A deleted item some of whose keys may be left. ``at``: when it was deleted, UNIX seconds."""
+
+    kind: str
+    item: Channel | Device
+    at: float
+
+
+def encoded_purge(purge: Purge) -> bytes:
+    """As it is stored."""
+    return orjson.dumps({"kind": purge.kind, "at": purge.at, "item": orjson.Fragment(encoded(purge.item))})
+
+
+def decoded_purge(text: bytes) -> Purge:
+    """As :func:`encoded_purge` stored it."""
+    stored = orjson.loads(text)
+    item_text = orjson.dumps(stored["item"])
+    item = decoded(Channel, item_text) if stored["kind"] == "channels" else decoded(Device, item_text)
+    return Purge(stored["kind"], item, stored["at"])

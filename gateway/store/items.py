@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -21,7 +21,18 @@ from twisted.logger import Logger
 from gateway.errors import IdentTaken, ItemError, NoSuchItem
 from gateway.store import keys
 from gateway.store.connection import Client, store_errors
-from gateway.store.item import DAY, DEVICE_MESSAGES_TTL, Channel, Device, checked, decoded, encoded
+from gateway.store.item import (
+    DAY,
+    DEVICE_MESSAGES_TTL,
+    Channel,
+    Device,
+    Purge,
+    checked,
+    decoded,
+    decoded_purge,
+    encoded,
+    encoded_purge,
+)
 
 __all__ = ["CHANNELS_MOST", "DAY", "DEVICE_MESSAGES_TTL", "Change", "Channel", "Device", "Items", "Purge"]
 
@@ -40,15 +51,6 @@ class Change:
     id: int
     old: Item | None
     new: Item | None
-
-
-@frozen
-class Purge:
-    """A deleted item some of whose keys may be left. ``at``: when it was deleted, UNIX seconds."""
-
-    kind: str
-    item: Item
-    at: float
 
 
 Around: TypeAlias = Callable[[Channel | None, Channel | None], AbstractAsyncContextManager[None]]
@@ -95,12 +97,12 @@ class Items:
             devices = await self._redis.hvals(keys.DEVICES)
             purges = await self._redis.hgetall(keys.PURGES)
             deleted = await self._redis.hgetall(keys.DELETED)
-        self.channels = {item.id: item for item in (decoded(Channel, text) for text in channels)}
-        self.devices = {item.id: item for item in (decoded(Device, text) for text in devices)}
-        self.purges = dict(_purge(name.decode(), text) for name, text in purges.items())
+        self.channels = _by_id(decoded(Channel, text) for text in channels)
+        self.devices = _by_id(decoded(Device, text) for text in devices)
+        self.purges = {(purge.kind, purge.item.id): purge for purge in map(decoded_purge, purges.values())}
         self.deleted_by_api = {_place(name.decode()): orjson.loads(text) for name, text in deleted.items()}
         self._by_ident = {}
-        for device in sorted(self.devices.values(), key=lambda device: device.id):
+        for device in self.devices.values():
             first = self._by_ident.setdefault(device.key, device)
             if first is not device:
                 self.log.error("devices {a} and {b} have the same ident: {b} gets nothing", a=first.id, b=device.id)
@@ -286,7 +288,7 @@ class Items:
         with self._in_doubt(kind, item.id), store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hdel(_key(kind), str(item.id))
-                pipe.hset(keys.PURGES, f"{kind}:{item.id}", _purge_text(purge))
+                pipe.hset(keys.PURGES, f"{kind}:{item.id}", encoded_purge(purge))
                 if configured_as is not None:
                     pipe.hset(keys.DELETED, f"{kind}:{configured_as}", orjson.dumps(item.configured))
                 await pipe.execute()
@@ -318,18 +320,11 @@ def _key(kind: str) -> str:
     return keys.CHANNELS if kind == "channels" else keys.DEVICES
 
 
+def _by_id(items: Iterable[T]) -> dict[int, T]:
+    """In the order in which they were made."""
+    return {item.id: item for item in sorted(items, key=lambda item: item.id)}
+
+
 def _place(name: str) -> tuple[str, str]:
     kind, _, rest = name.partition(":")
     return kind, rest
-
-
-def _purge(name: str, text: bytes) -> tuple[tuple[str, int], Purge]:
-    kind, id = _place(name)
-    stored = orjson.loads(text)
-    item_text = orjson.dumps(stored["item"])
-    item = decoded(Channel, item_text) if kind == "channels" else decoded(Device, item_text)
-    return (kind, int(id)), Purge(kind, item, stored["at"])
-
-
-def _purge_text(purge: Purge) -> bytes:
-    return orjson.dumps({"at": purge.at, "item": orjson.Fragment(encoded(purge.item))})
