@@ -46,7 +46,7 @@ class Failures:
         if not self._records:
             return False
         record = self._records.get(_network(address))
-        return record is not None and now < record.blocked_until
+        return record is not None and record.blocked_until - self._blocked_for <= now < record.blocked_until
 
     def failed(self, address: str, now: float, key: str = "") -> bool:
         """Count a failure with ``key`` (without one, each counts); whether the address is blocked by it."""
