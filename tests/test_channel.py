@@ -12,10 +12,11 @@ from twisted.internet.testing import StringTransportWithDisconnection
 
 from gateway import metrics
 from gateway.channel.channels import Channels
-from gateway.channel.connection import TrackerConnection, peer_of
+from gateway.channel.connection import TrackerConnection
 from gateway.channel.connections import Connections, Limits
 from gateway.channel.datagrams import TrackerDatagrams
 from gateway.channel.intake import Intake
+from gateway.channel.transport import peer_of
 from gateway.errors import ConfigError, ListenError, StoreError
 from gateway.protocols.catalog import TELTONIKA
 from gateway.store.gate import Gate
@@ -160,7 +161,7 @@ def test_a_poison_packet_is_kept_and_acknowledged(run, shell):
     run(there.commit())
     assert transport.value() == b"\0\0\0\2"
     [(_id, fields)] = run(there.redis.xrange(KEYS.parked(1)))
-    assert fields == {b"ident": IMEI.encode(), b"frame": poison}
+    assert fields == {b"ident": IMEI.encode(), b"frame": poison, b"reason": b"counts disagree"}
     assert run(there.messages()) == []
 
 

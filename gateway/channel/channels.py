@@ -20,6 +20,7 @@ from gateway.channel.datagrams import TrackerDatagrams
 from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
 from gateway.channel.listening import Listening
+from gateway.channel.observer import Observer
 from gateway.channel.ports import PortRange
 from gateway.errors import ListenError
 from gateway.protocols.catalog import PROTOCOLS
@@ -52,6 +53,7 @@ class Channels:
         on_presence: OnPresence = lambda protocol_id, ident, is_connected: None,
         ports: range = PORTS,
         now: Callable[[], float] = time.monotonic,
+        observer: Observer | None = None,
     ) -> None:
         """``ports`` are for channels that are created without endpoints of their own."""
         self._reactor = reactor
@@ -64,7 +66,8 @@ class Channels:
         self._endings: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self.ports = PortRange(ports, items)
-        self.connections = Connections(limits, on_presence, now)
+        self._observer = observer
+        self.connections = Connections(limits, on_presence, now, device_for=items.device_for)
         gate.subscribe(self, self._gate_changed)
 
     async def start(self) -> None:
@@ -199,8 +202,8 @@ class Channels:
             connection.stop_taking()
         await self._writer.drain(CLOSE_TIME)
         for connection in closing:
-            connection.close(f"{why} (close code {code})", is_routine=True)
-        await self._end(closing, why)
+            connection.close(why, code, is_routine=True)
+        await self._end(closing, why, code)
 
     async def _to_its_end(self, ending: Coroutine[Any, Any, None]) -> None:
         """Whoever waits for it may be cancelled, a client that hung up; it goes on nevertheless."""
@@ -219,7 +222,7 @@ class Channels:
 
     def _intake(self, channel: Channel) -> Intake:
         protocol = PROTOCOLS[channel.protocol_id]
-        return Intake(channel, protocol, self._items, self._writer, self._gate, self._limits.devices)
+        return Intake(channel, protocol, self._items, self._writer, self._gate, self._limits.devices, self._observer)
 
     def _datagrams(self, intake: Intake) -> TrackerDatagrams:
         return TrackerDatagrams(intake, self._limits.pending_packets_udp)
@@ -254,16 +257,16 @@ class Channels:
     async def _close_all(self) -> None:
         connections = list(self.connections)
         for connection in connections:
-            connection.close("the gateway stops", is_routine=True)
-        await self._end(connections, "the gateway stops")
+            connection.close("the gateway stops", CloseCode.SERVER_RESTART, is_routine=True)
+        await self._end(connections, "the gateway stops", CloseCode.SERVER_RESTART)
 
-    async def _end(self, closing: list[TrackerConnection], why: str) -> None:
+    async def _end(self, closing: list[TrackerConnection], why: str, code: CloseCode) -> None:
         """Wait until they are closed; those that do not take what they were sent are cut."""
         deadline = self._now() + CLOSE_TIME
         while (left := [one for one in closing if one in self.connections]) and self._now() < deadline:
             await asyncio.sleep(0.02)
         for connection in left:
-            connection.abort(why, is_routine=True)
+            connection.abort(why, code, is_routine=True)
 
 
 def _is_same_tracker(old: Device, new: Device) -> bool:

@@ -7,19 +7,19 @@ stored.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol as Interface
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway import metrics
 from gateway.channel.intake import Intake
+from gateway.channel.observer import SHOWN_BYTES, Decision
+from gateway.channel.transport import keep_alive, kind_of, peer_of, socket_of
 from gateway.errors import ProtocolViolation, StoreError
 from gateway.protocols.catalog import Normalizer
 from gateway.protocols.teltonika.session import (
@@ -31,13 +31,11 @@ from gateway.protocols.teltonika.session import (
     PacketReceived,
     PacketRejected,
 )
+from gateway.store.event_codes import CLOSE_REASONS, CloseCode
 from gateway.store.items import Channel
 
 EVENTS_AT_ONCE = 8
 LOG_FIRST, LOG_EVERY = 3, 1000
-KEEPALIVE_PROBES = {"TCP_KEEPIDLE": 300, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
-"""Seconds of silence before the first probe, between probes, and how many: a tracker that lost its network is noticed
-after ten minutes, at the price of 40 bytes each five."""
 
 
 class Registry(Interface):
@@ -49,19 +47,14 @@ class Registry(Interface):
 
     def identify(self, connection: TrackerConnection, key: tuple[int, str]) -> None: ...
 
-
-def peer_of(address: IAddress) -> str:
-    """``ip:port``."""
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
-    return str(address)
+    def __contains__(self, connection: object) -> bool: ...
 
 
 class TrackerConnection(Protocol):
     """One connection. ``seen`` is the time of its last byte, for those who look for silent ones; ``host`` the address
-    that it came from, which is a proxy's where there is one."""
+    that it came from, which is a proxy's where there is one. ``claimed`` is who it says it is, ``ident`` the same once
+    it was let in. ``msgs`` counts messages that were stored, ``recv`` and ``send`` bytes.
+    """
 
     log = Logger()
 
@@ -86,11 +79,18 @@ class TrackerConnection(Protocol):
         self._is_draining = False
         self._is_advancing = False
         self._rejections = 0
+        self._taken = 0.0
+        self._ending: tuple[CloseCode, str] | None = None
+        self.id = 0
+        self.established = 0.0
         self.ident: str | None = None
+        self.claimed: str | None = None
         self.key: tuple[int, str] | None = None
         self.peer = ""
         self.host = ""
+        self.transport_kind = "tcp"
         self.seen = self.since = now()
+        self.msgs = self.recv = self.send = 0
 
     # -- what Twisted calls
 
@@ -98,16 +98,23 @@ class TrackerConnection(Protocol):
         assert self.transport is not None
         self.peer = peer_of(self.transport.getPeer())
         self.host = self.peer.rpartition(":")[0]
-        _keep_alive(self.transport)
+        self.transport_kind = kind_of(self.transport)
+        keep_alive(self.transport)
         if not self._connections.add(self):
             self._is_closing = True
+            self._intake.observer.turned_away(self, "limits of connections are reached")
             self.transport.abortConnection()  # type: ignore[attr-defined]
-        elif not self._intake.gate.is_open:
+            return
+        self._intake.observer.accepted(self)
+        if not self._intake.gate.is_open:
             self._read(False)
 
     def dataReceived(self, data: bytes) -> None:
         self.seen = self._now()
+        self.recv += len(data)
         self._session.receive_data(data)
+        if self._intake.packets_ttl and self.ident is not None:
+            self._intake.observer.received(self, data)
         if self._is_storing:
             self._read(False)
         else:
@@ -115,7 +122,9 @@ class TrackerConnection(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._is_closing = True
-        self._connections.remove(self)
+        if self in self._connections:
+            self._connections.remove(self)
+            self._intake.observer.closed(self, *(self._ending or _ending_of(reason)))
 
     # -- what channels call
 
@@ -132,7 +141,16 @@ class TrackerConnection(Protocol):
             self._read(True)
             self._advance()
 
-    def close(self, why: str, is_routine: bool = False) -> None:
+    @property
+    def duration(self) -> float:
+        """Seconds since it began."""
+        return self._now() - self.since
+
+    def said(self) -> bytes:
+        """The beginning of what it sent and could not be used yet."""
+        return self._session.unread()[:SHOWN_BYTES]
+
+    def close(self, why: str, code: CloseCode, *, is_routine: bool = False) -> None:
         """Send what was answered, then close. Records under way are still stored, and sent again by the tracker.
 
         ``is_routine``: not worth a line in the log; at a stop each of 20,000 connections would write one.
@@ -140,15 +158,16 @@ class TrackerConnection(Protocol):
         if self._is_closing:
             return
         self._is_closing = True
+        self._ending = code, why
         assert self.transport is not None
-        metrics.count("connections_closed", channel=self._intake.channel.name, reason=why)
+        metrics.count("connections_closed", channel=self._intake.channel.name, reason=CLOSE_REASONS[code])
         tell = self.log.debug if is_routine else self.log.info
         tell("closed {peer} ({ident}): {why}", peer=self.peer, ident=self.ident or "no ident", why=why)
         self.transport.loseConnection()
 
-    def abort(self, why: str, is_routine: bool = False) -> None:
+    def abort(self, why: str, code: CloseCode, *, is_routine: bool = False) -> None:
         """Close at once; for peers that are gone."""
-        self.close(why, is_routine)
+        self.close(why, code, is_routine=is_routine)
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
@@ -161,8 +180,8 @@ class TrackerConnection(Protocol):
         """The socket, where nobody reads from it just now."""
         if self._is_reading or self._is_closing:
             return None
-        handle = getattr(self.transport, "getHandle", lambda: None)()
-        return handle.fileno() if isinstance(handle, socket.socket) and handle.fileno() >= 0 else None
+        handle = socket_of(self.transport)
+        return handle.fileno() if handle is not None else None
 
     # -- the session's events
 
@@ -202,43 +221,60 @@ class TrackerConnection(Protocol):
         if isinstance(event, PacketReceived):
             self._store(event)
         elif isinstance(event, IdentReceived):
-            self._intake.decide(event.ident, partial(self._answer_ident, event.ident))
+            self._intake.decide(event.ident, partial(self._answer_ident, event))
         elif isinstance(event, PacketRejected):
             self._reject(event)
         elif isinstance(event, CommandReceived):
             metrics.count("command_responses", channel=self._intake.channel.name)
 
-    def _answer_ident(self, ident: str, is_welcome: bool | None) -> None:
+    def _answer_ident(self, event: IdentReceived, decision: Decision) -> None:
         if self._is_closing:
             return
         assert self.transport is not None
-        if is_welcome is None:
-            self.close(f"ident {ident} cannot be looked up")
-            return
-        if not is_welcome:
-            metrics.count("idents_rejected", channel=self._intake.channel.name)
-            self.transport.write(self._session.reject_ident())
-            self.close(f"ident {ident} is not welcome")
-            return
-        self.ident = ident
+        self.claimed = event.ident
         self.peer = peer_of(self.transport.getPeer())  # behind a proxy it is known only after the proxy's header
-        self._normalizer = self._intake.normalizer_for(ident)
-        self.transport.write(self._session.accept_ident())
-        self.log.info("{ident} is connected from {peer}", ident=ident, peer=self.peer)
-        self.key = (self._intake.channel.protocol_id, ident)
+        self._intake.observer.noted(self, event.ident, decision)
+        if decision.is_welcome:
+            self._welcome(event)
+        else:
+            self._turn_away(event, decision)
+
+    def _turn_away(self, event: IdentReceived, decision: Decision) -> None:
+        verdict = b""
+        if decision.is_welcome is False:
+            metrics.count("idents_rejected", channel=self._intake.channel.name)
+            verdict = self._session.reject_ident()
+            self._write(verdict)
+        self._intake.observer.refused(self, event.ident, event.login, verdict, decision)
+        self.close(f"ident {event.ident} is not welcome: {decision.reason}", decision.code)
+
+    def _welcome(self, event: IdentReceived) -> None:
+        self.ident = event.ident
+        self._normalizer = self._intake.normalizer_for(event.ident)
+        verdict = self._session.accept_ident()
+        self._write(verdict)
+        self.log.info("{ident} is connected from {peer}", ident=event.ident, peer=self.peer)
+        self.key = (self._intake.channel.protocol_id, event.ident)
         self._connections.identify(self, self.key)
+        self._intake.observer.identified(self, event.login, verdict)
+        if self._intake.packets_ttl and self._session.buffered:
+            self._intake.observer.received(self, self._session.unread())
         self._advance_later()
 
     def _store(self, event: PacketReceived) -> None:
         assert self.ident is not None
         assert self._normalizer is not None
         self._is_storing = True
-        committed = partial(self._committed, event.packet["count"])
-        self._intake.submit(self.ident, self.peer, self._normalizer, event.packet, event.body, committed)
+        self._taken = self.seen
+        count = event.packet["count"]
+        self._intake.submit(
+            self.ident, self.peer, self._normalizer, event.packet, event.body, partial(self._committed, count, count)
+        )
 
     def _reject(self, event: PacketRejected) -> None:
         name = self._intake.channel.name
         metrics.count("packets_rejected", channel=name, reason=event.reason)
+        self._intake.observer.rejected(self, event.reason, event.frame, is_parked=not event.resend_helps)
         if event.resend_helps:
             self._rejections += 1
             if self._rejections <= LOG_FIRST or self._rejections % LOG_EVERY == 0:
@@ -249,19 +285,32 @@ class TrackerConnection(Protocol):
             self._session.skip()
             return
         self._is_storing = True
+        self._taken = self.seen
         assert self.ident is not None
-        self._intake.park(self.ident, event.frame, event.reason, partial(self._committed, event.count))
+        self._intake.park(self.ident, event.frame, event.reason, partial(self._committed, event.count, 0))
 
-    def _committed(self, count: int, error: StoreError | None) -> None:
+    def _committed(self, count: int, stored: int, error: StoreError | None) -> None:
+        """``stored`` of the ``count`` records are messages now; none of them, where they were parked."""
         self._is_storing = False
         if self._is_closing:
             return
         if error is not None:
-            self.close(f"a packet could not be stored: {error}")
+            self.close(f"a packet could not be stored: {error}", CloseCode.INTERNAL_ERROR)
             return
-        assert self.transport is not None
-        self.transport.write(self._session.acknowledge(count))
+        answer = self._session.acknowledge(count)
+        self._write(answer)
+        self.msgs += stored
+        metrics.observe("ack_seconds", self._now() - self._taken)
+        if self._intake.packets_ttl:
+            self._intake.observer.sent(self, answer)
+        elif stored != count:
+            self._intake.observer.answered(self, answer)
         self._advance_later()
+
+    def _write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+        self.send += len(data)
 
     def _advance_later(self) -> None:
         """Go on with what is buffered; in the common case, nothing is, and the transport was never paused."""
@@ -270,7 +319,8 @@ class TrackerConnection(Protocol):
 
     def _violate(self, violation: ProtocolViolation) -> None:
         metrics.count("violations", channel=self._intake.channel.name, reason=violation.reason)
-        self.close(str(violation))
+        self._intake.observer.violated(self, str(violation), self._session.unread())
+        self.close(str(violation), CloseCode.PROTOCOL_VIOLATION)
 
     def _read(self, is_reading: bool) -> None:
         if is_reading == self._is_reading or self._is_closing:
@@ -283,13 +333,8 @@ class TrackerConnection(Protocol):
             self.transport.pauseProducing()  # type: ignore[attr-defined]
 
 
-def _keep_alive(transport: object) -> None:
-    """Where there is a real TCP socket below, have the kernel find out that the tracker is gone."""
-    handle = getattr(transport, "getHandle", lambda: None)()
-    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in KEEPALIVE_PROBES.items():
-        if hasattr(socket, name):
-            handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+def _ending_of(reason: Failure) -> tuple[CloseCode, str]:
+    """Where it was not we who closed."""
+    if reason.check(ConnectionDone):
+        return CloseCode.BY_DEVICE, ""
+    return CloseCode.UNEXPECTED, str(reason.value)

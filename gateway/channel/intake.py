@@ -10,8 +10,10 @@ from twisted.python.failure import Failure
 
 from gateway import aio, metrics
 from gateway import message as msg
+from gateway.channel.observer import Decision, Observer, packets_ttl
 from gateway.errors import GatewayError, StoreError
-from gateway.protocols.catalog import Normalizer, TrackerProtocol
+from gateway.protocols.catalog import PROTOCOLS, Normalizer, TrackerProtocol
+from gateway.store.event_codes import CloseCode
 from gateway.store.gate import Gate
 from gateway.store.items import Channel, Device, Items
 from gateway.store.log import LogWriter
@@ -20,8 +22,15 @@ MICROSECONDS = 1_000_000
 LOG_FIRST, LOG_EVERY = 100, 1000
 
 Done = Callable[[StoreError | None], None]
-Verdict = Callable[[bool | None], None]
-"""Whether an ident is welcome; None: that cannot be said just now, and the tracker must come again."""
+Verdict = Callable[[Decision], None]
+
+WELCOME = Decision(True, is_registered=True)
+NO_DEVICE = Decision(True, "no device has this ident: its messages are in the channel only")
+REJECTED = Decision(
+    False,
+    "no device has this ident, and the channel's unknown_ident is reject: create a device with configuration.ident, "
+    "or set unknown_ident to accept or register",
+)
 
 
 class Intake:
@@ -37,6 +46,7 @@ class Intake:
         writer: LogWriter,
         gate: Gate,
         max_devices: int = 100000,
+        observer: Observer | None = None,
     ) -> None:
         self.channel = channel
         self.protocol = protocol
@@ -44,17 +54,39 @@ class Intake:
         self._items = items
         self._writer = writer
         self._max_devices = max_devices
+        self.observer = observer or Observer()
+
+    @property
+    def channel(self) -> Channel:
+        """As it was stored last."""
+        return self._channel
+
+    @channel.setter
+    def channel(self, channel: Channel) -> None:
+        self._channel = channel
+        self.packets_ttl = packets_ttl(channel)
 
     def decide(self, ident: str, verdict: Verdict) -> None:
         """Call ``verdict`` with whether ``ident`` is welcome: at once, or when its new device is stored."""
-        known = self._items.find_device(self.channel.protocol_id, ident)
-        rule = self.channel.unknown_ident
+        known = self._items.find_device(self._channel.protocol_id, ident)
         if known is not None:
-            verdict(known.enabled)
-        elif rule == "register":
+            verdict(WELCOME if known.enabled else _disabled(known))
+        elif self._channel.unknown_ident == "register":
             aio.as_deferred(self._register(ident)).addCallback(verdict).addErrback(self._is_bug)
         else:
-            verdict(rule == "accept")
+            verdict(self._of_unknown(ident))
+
+    def _of_unknown(self, ident: str) -> Decision:
+        decision = NO_DEVICE if self._channel.unknown_ident == "accept" else REJECTED
+        if len(PROTOCOLS) == 1:
+            return decision
+        others = (self._items.find_device(other, ident) for other in PROTOCOLS if other != self._channel.protocol_id)
+        other = next((device for device in others if device is not None), None)
+        if other is None:
+            return decision
+        name = PROTOCOLS[other.protocol_id].name
+        why = f"device {other.id} has this ident, but its type is of the protocol {name}, not of {self.protocol.name}"
+        return Decision(decision.is_welcome, why)
 
     def device_of(self, ident: str) -> Device | None:
         """The device that this ident is registered as."""
@@ -115,25 +147,32 @@ class Intake:
                 "parked a packet of {ident} on {channel}: {reason} ({size} bytes, {n}. of this kind)",
                 ident=ident, channel=self.channel.name, reason=reason, size=len(frame), n=n,
             )  # fmt: skip
-        self._writer.park(self.channel.id, ident, frame, done)
+        self._writer.park(self.channel.id, ident, frame, done, reason)
 
     def _is_bug(self, failure: Failure) -> None:
         self.log.failure("a verdict on {channel}", failure, channel=self.channel.name)
 
-    async def _register(self, ident: str) -> bool | None:
-        """Make a device of ``ident``; None, and a line in the log, where the store does not take it."""
-        protocol_id = self.channel.protocol_id
+    async def _register(self, ident: str) -> Decision:
+        """Make a device of ``ident``; undecided, and a line in the log, where the store does not take it."""
         if len(self._items.devices) >= self._max_devices:
             n = metrics.count("idents_not_registered", channel=self.channel.name)
             if n % LOG_EVERY == 1:
                 self.log.warn("{ident} is not registered ({n}.): limits.devices is reached", ident=ident, n=n)
-            return False
+            return Decision(False, f"no device was made of it: limits.devices ({self._max_devices}) is reached")
         try:
             device = await self._items.register_device(
-                ident=ident, name=ident, protocol_id=protocol_id, device_type_id=self.protocol.unknown_device_type
+                ident=ident,
+                name=ident,
+                protocol_id=self.channel.protocol_id,
+                device_type_id=self.protocol.unknown_device_type,
             )
         except GatewayError as error:
             self.log.warn("{ident} could not be registered: {error}", ident=ident, error=str(error))
-            return None
+            return Decision(None, f"no device could be made of it: {error}", CloseCode.INTERNAL_ERROR)
         self.log.info("registered {ident} as device {id}", ident=ident, id=device.id)
-        return True
+        return WELCOME if device.enabled else _disabled(device)
+
+
+def _disabled(device: Device) -> Decision:
+    why = f"device {device.id} ({device.name}) is disabled: set its enabled to true"
+    return Decision(False, why, CloseCode.DEVICE_DISABLED, is_registered=True)

@@ -46,12 +46,14 @@ class Pending:
     data: bytes
     done: Done
     is_parked: bool = False
+    reason: str = ""
 
     def command(self) -> tuple[object, ...]:
         """The command that stores it."""
         trim: tuple[object, ...] = ("MAXLEN", "~", PARKED_ENTRIES) if self.is_parked else ()
         field = "frame" if self.is_parked else "messages"
-        return ("XADD", self.stream, *trim, f"{self.id}-0", "ident", self.ident, field, self.data)
+        told = ("reason", self.reason) if self.reason else ()
+        return ("XADD", self.stream, *trim, f"{self.id}-0", "ident", self.ident, field, self.data, *told)
 
 
 class ChannelClock:
@@ -109,10 +111,10 @@ class LogWriter:
         """Commit a packet's ``messages`` (JSON texts, one a line); ``last_timestamp`` is that of its last message."""
         self._push(Pending(self._keys.channel_log(channel_id), last_timestamp, ident, messages, done))
 
-    def park(self, channel_id: int, ident: str, frame: bytes, done: Done) -> None:
+    def park(self, channel_id: int, ident: str, frame: bytes, done: Done, reason: str = "") -> None:
         """Keep a packet that nobody can decode, so that it can be acknowledged and looked at."""
         stream = self._keys.parked(channel_id)
-        self._push(Pending(stream, self.reserve(channel_id, 1), ident, frame, done, is_parked=True))
+        self._push(Pending(stream, self.reserve(channel_id, 1), ident, frame, done, is_parked=True, reason=reason))
 
     def _push(self, pending: Pending) -> None:
         self._queue.append(pending)

@@ -88,6 +88,10 @@ class FrameBuffer:
         """Append what came from the socket."""
         self._buffer += data
 
+    def peek(self, most: int) -> bytes:
+        """The first bytes held, ``most`` of them."""
+        return bytes(self._buffer[:most])
+
     def clear(self) -> None:
         """Forget everything."""
         self._buffer.clear()

@@ -54,9 +54,11 @@ class PAUSED:
 
 @attrs.frozen
 class IdentReceived:
-    """The tracker said who it is: ``ident``, its IMEI. Answer with accept_ident or reject_ident."""
+    """The tracker said who it is: ``ident``, its IMEI, in the bytes ``login``. Answer with accept_ident or
+    reject_ident."""
 
     ident: str
+    login: bytes = attrs.field(default=b"", eq=False)
 
 
 @attrs.frozen
@@ -118,6 +120,8 @@ TURNS = {
     (State.SILENCE, "skip"): State.READY,
     (State.READY, "skip"): State.READY,
 }
+UNREAD_MOST = 2048
+"""Bytes shown of what could not be understood."""
 _PAUSED_IN = frozenset({State.VERDICT, State.ACKNOWLEDGEMENT, State.SILENCE})
 _ENDED_IN = frozenset({State.REJECTED, State.BROKEN})
 
@@ -135,6 +139,7 @@ class Session:
         self._state = State.LOGIN
         self._messages: deque[CommandReceived] = deque()
         self._violation: ProtocolViolation | None = None
+        self._broken = b""
 
     @property
     def state(self) -> State:
@@ -145,6 +150,10 @@ class Session:
     def buffered(self) -> int:
         """How many bytes are held."""
         return len(self._buffer)
+
+    def unread(self) -> bytes:
+        """The beginning of what is held; once framing is lost, of what could not be understood."""
+        return self._broken or self._buffer.peek(UNREAD_MOST)
 
     def receive_data(self, data: bytes) -> None:
         """Take what came from the socket, in pieces of any size."""
@@ -166,6 +175,7 @@ class Session:
         except ProtocolViolation as violation:
             self._state = State.BROKEN
             self._violation = violation
+            self._broken = self._buffer.peek(UNREAD_MOST)
             self._buffer.clear()
             raise
 
@@ -201,7 +211,7 @@ class Session:
         if ident is None:
             return NEED_DATA
         self._state = State.VERDICT
-        return IdentReceived(ident)
+        return IdentReceived(ident, frame.build_login(ident))
 
     def _next_packet(self) -> Event | type[NEED_DATA]:
         """Frames without an event are passed over, so this loops; each turn consumes a frame."""
