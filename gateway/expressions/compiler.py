@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -20,6 +21,8 @@ from gateway.expressions.wildcard import has_wildcards, is_slow, wildcard
 SLOW_MASKS_MOST = 16
 """Masks with ``?`` between two stars, and masks that are only known when evaluated: 3 ms each on the longest text."""
 EQUALITIES = ("==", "=", "!=")
+
+Test = Callable[[Any], bool]
 
 
 @define
@@ -59,42 +62,42 @@ class Compiler:
         if node.rest[0].operator in ("&&", "||"):
             combined = closures.every if node.rest[0].operator == "&&" else closures.some
             return combined([self.compile(operand) for operand in (node.first, *(step.operand for step in node.rest))])
-        first, rest = _mask_to_the_right(node.first, node.rest)
+        first, rest = _test_to_the_right(node.first, node.rest)
         left = self.compile(first)
         if len(rest) > 1:
             return closures.chain(left, [self._step(step) for step in rest])
-        test = self._mask(rest[0])
+        test = self._test(rest[0])
         if test is not None:
             return closures.unary(test, left, rest[0].column)
         return closures.binary(operators.BINARY[rest[0].operator], left, self.compile(rest[0].operand), rest[0].column)
 
     def _step(self, step: Step) -> closures.Combine:
-        test = self._mask(step)
+        test = self._test(step)
         if test is not None:
             return closures.step(lambda left, right: test(left), closures.constant(None), step.column)
         return closures.step(operators.BINARY[step.operator], self.compile(step.operand), step.column)
 
-    def _mask(self, step: Step) -> Callable[[Any], bool] | None:
-        """The test of an operator whose right side is a mask that stands there as text."""
-        value = step.operand.value if isinstance(step.operand, Literal) else None
-        mask = value if isinstance(value, str) else None
-        is_match = step.operator == "~" or (step.operator in EQUALITIES and mask is not None and has_wildcards(mask))
-        if is_match and (mask is None or is_slow(mask)):
-            self._count_slow_mask(step.column)
-        if not is_match or mask is None:
-            return None
-        test = wildcard(mask)
+    def _test(self, step: Step) -> Test | None:
+        """An operator whose right side stands there and asks more than a comparison: a mask, or null."""
+        value = step.operand.value if isinstance(step.operand, Literal) else 0
         if step.operator == "~":
-            return lambda value: operators.fits(test, value)
-        if step.operator == "!=":
-            return lambda value: not operators.equals(test, value)
-        return lambda value: operators.equals(test, value)
+            return self._mask_test(operators.fits, value, step.column)
+        if step.operator not in EQUALITIES:
+            return None
+        if value is None:
+            equals: Test | None = operators.is_null
+        else:
+            equals = self._mask_test(operators.equals, value, step.column) if _is_mask(step.operand) else None
+        return _negated(equals) if step.operator == "!=" and equals is not None else equals
 
-    def _count_slow_mask(self, column: int) -> None:
-        self._slow_masks += 1
+    def _mask_test(self, passes: Callable[[Test, Any], bool], mask: Any, column: int) -> Test | None:
+        is_known = isinstance(mask, str)
+        if not is_known or is_slow(mask):
+            self._slow_masks += 1
         if self._slow_masks > SLOW_MASKS_MOST:
             reason = f"more than {SLOW_MASKS_MOST} masks that have a ? between two *, or are not known before"
             raise ExpressionError(column, reason)
+        return partial(passes, wildcard(mask)) if is_known else None
 
     def _call(self, node: Call) -> Run:
         function = _function(node)
@@ -152,10 +155,18 @@ _SPECIAL: dict[str, Callable[[Compiler, Call], Run]] = {
 """Functions whose arguments are not simply evaluated."""
 
 
-def _mask_to_the_right(first: Node, rest: Sequence[Step]) -> tuple[Node, Sequence[Step]]:
-    """``"12*" == name`` is the same as ``name == "12*"``."""
-    is_mask = isinstance(first, Literal) and isinstance(first.value, str) and has_wildcards(first.value)
-    if is_mask and len(rest) == 1 and rest[0].operator in EQUALITIES:
+def _is_mask(node: Node) -> bool:
+    return isinstance(node, Literal) and isinstance(node.value, str) and has_wildcards(node.value)
+
+
+def _negated(test: Test) -> Test:
+    return lambda value: not test(value)
+
+
+def _test_to_the_right(first: Node, rest: Sequence[Step]) -> tuple[Node, Sequence[Step]]:
+    """``"12*" == name`` is the same as ``name == "12*"``, and null on the left what it is on the right."""
+    asks = isinstance(first, Literal) and (first.value is None or _is_mask(first))
+    if asks and len(rest) == 1 and rest[0].operator in EQUALITIES:
         return rest[0].operand, [Step(rest[0].column, rest[0].operator, first)]
     return first, rest
 
@@ -174,11 +185,10 @@ def _function(node: Call) -> Function:
 def _unknown(name: str) -> str:
     if name in ABSENT:
         return f"{name}(): {ABSENT[name]}"
-    similar = get_close_matches(name.lower(), FUNCTIONS, 1, 0.75) if len(name) <= SHOWN_MOST else []
-    hint = (
-        f"; did you mean {FUNCTIONS[similar[0]].usage}?" if similar else "; /storage/expressions/functions lists them"
-    )
-    return f"a function {shown(name)} does not exist{hint}"
+    similar = get_close_matches(name.lower(), FUNCTIONS, 1, 0.8) if len(name) <= SHOWN_MOST else []
+    if similar:
+        return f"a function {shown(name)} does not exist; did you mean {FUNCTIONS[similar[0]].usage}?"
+    return f"a function {shown(name)} does not exist; /storage/expressions/functions lists those that do"
 
 
 def _name(node: Call, argument: Node) -> str:

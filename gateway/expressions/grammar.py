@@ -40,7 +40,7 @@ CARET: "^"
 AMPERSAND: "&"
 EQUAL: "==" | "!=" | "="
 TILDE: "~"
-ORDER: "<=" | ">=" | "<" | ">"
+ORDER: /[<>]=|<(?!<)|>(?!>)/
 SHIFT: "<<" | ">>"
 PLUS: "+"
 MINUS: "-"

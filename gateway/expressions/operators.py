@@ -107,6 +107,11 @@ def _plain(value: Any) -> Any:
     return 0 if value is None else value
 
 
+def is_null(value: Any) -> bool:
+    """``== null``, written so: who asks for null does not mean 0."""
+    return value is None
+
+
 def unequal(left: Any, right: Any) -> bool:
     """Not :func:`equal`."""
     return not equal(left, right)

@@ -25,7 +25,7 @@ INSTEAD = {"and": "&&", "or": "||", "not": "!", "is": "==", "like": "~"}
 """What other languages write."""
 
 _ESCAPE = re.compile(r"(?P<units>(?:\\u[0-9a-fA-F]{4})+)|\\x(?P<code>[0-9a-fA-F]{2})|\\(?P<sign>.)", re.DOTALL)
-_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "/": "/", '"': '"', "'": "'"}
+_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 
 
 def parse(text: str) -> Node:

@@ -26,9 +26,8 @@ def _distance(latitude: Any, longitude: Any, other_latitude: Any, other_longitud
 def _degrees(value: Any, most: int) -> float:
     degrees = bounded(number(value))
     if not -most <= degrees <= most:
-        raise ValueError(
-            f"{degrees} is no position: a {'latitude' if most == 90 else 'longitude'} is -{most} to {most}"
-        )
+        name = "latitude" if most == 90 else "longitude"
+        raise ValueError(f"{degrees} is no {name}; it can be -{most} to {most}")
     return radians(degrees)
 
 

@@ -20,7 +20,7 @@ TEXT_MOST = 16 * 1024
 """Characters of a text that is worked on: a packet's values are shorter, and it bounds an evaluation's time."""
 SHOWN_MOST = 40
 
-NUMBERS = frozenset({int, float, bool})
+NUMBERS: frozenset[type[Any]] = frozenset({int, float, bool})
 """What counts as a number as it is: booleans are 0 and 1, in C and in Python."""
 
 
@@ -57,8 +57,8 @@ def number(value: Any) -> Number:
 
 def bounded(value: Number) -> Number:
     """A result: an integer as long as a double could hold it exactly. Raises ValueError where it is not finite."""
-    if value.__class__ is int and -INTEGER_MOST <= value <= INTEGER_MOST:
-        return value
+    if isinstance(value, int) and -INTEGER_MOST <= value <= INTEGER_MOST:
+        return int(value)
     try:
         double = float(value)
     except OverflowError:
