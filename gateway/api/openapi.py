@@ -30,6 +30,7 @@ class ErrorItem(msgspec.Struct, omit_defaults=True):
     field: str | None = None
     id: Any = None
     index: int | None = None
+    column: int | None = None
     schema_hint: list[str] | None = None
 
 
