@@ -171,6 +171,7 @@ class EmbeddedBroker:
         if self._broker is not None:
             await self._broker.shutdown()
             self._broker = None
+        await asyncio.sleep(0)  # in which a transport that was closed just now ends
 
     # from a connection to a client
 

@@ -84,7 +84,8 @@ class TopicRights:
         if self.receives_all:
             return True
         levels = topic_filter.split("/")
-        if levels[: len(self._prefix)] != self._prefix and _matches_any(levels, self._may_subscribe):
+        is_below = levels[: len(self._prefix)] == self._prefix and levels != self._prefix
+        if not is_below and _matches_any(levels, self._may_subscribe):
             return True
         return any(self._covers(levels, pattern, ids) for pattern, ids in self._own_patterns())
 
