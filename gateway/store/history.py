@@ -6,8 +6,9 @@ older than ``messages_ttl``, and what was deleted, is not shown, also where the 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from gateway.store.connection import Client, store_errors
@@ -24,11 +25,21 @@ Chunks = AsyncGenerator[list[bytes], None]
 class ChannelHistory:
     """The messages of channels by ``server.timestamp``."""
 
-    def __init__(self, redis: Client, keys: ShardKeys, items: Items, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        redis: Client,
+        keys: ShardKeys,
+        items: Items,
+        *,
+        now: Callable[[], float] = time.time,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._items = items
         self._now = now
+        self.turn = turn or asyncio.Lock()
+        """Whoever works on messages takes it for a slice of some milliseconds."""
         self.hidden = Hidden(redis, keys)
 
     async def read(self, channel_ids: Sequence[int], span: Span) -> Chunks:
@@ -46,7 +57,7 @@ class ChannelHistory:
             if shown.low <= shown.high:
                 log = self._keys.channel_log(channel_id)
                 sources.append(Packets.of(log, shown, hidden.get(channel_id, [])))
-        async with aclosing(merged(self._redis, sources)) as pages:
+        async with aclosing(merged(self._redis, sources, self.turn)) as pages:
             async for page in pages:
                 yield page
 
@@ -56,17 +67,20 @@ class ChannelHistory:
         ttl = channel.messages_ttl if channel is not None else 0
         return microseconds(self._now() - ttl) if ttl else FOREVER + 1
 
-    async def delete(self, channel_ids: Iterable[int], start: float | None = None, end: float | None = None) -> None:
-        """Show nothing of these channels from ``start`` to ``end`` (seconds, inclusive; None: up to now) any more.
+    async def delete(self, channel_id: int, start: float | None = None, end: float | None = None) -> None:
+        """Show nothing of a channel from ``start`` to ``end`` (seconds, inclusive; None: up to now) any more.
 
         What a reader of the log has still to deliver is delivered; the trimmer removes it afterwards. Raises
         TooManyRanges, StoreError.
         """
         low = 0 if start is None else microseconds(start)
-        for channel_id in channel_ids:
-            high = max(microseconds(self._now()), await self.last(channel_id)) if end is None else microseconds(end)
-            if low <= high:
-                await self.hidden.add(channel_id, Range(low, high))
+        latest = max(microseconds(self._now()), await self.last(channel_id))
+        await self.hide(channel_id, low, latest if end is None else min(latest, microseconds(end)))
+
+    async def hide(self, channel_id: int, low: int, high: int) -> None:
+        """The same with microseconds."""
+        if low <= high:
+            await self.hidden.add(channel_id, Range(low, high))
 
     async def last(self, channel_id: int) -> int:
         """The time of the last message in a channel's log, in microseconds; 0 without any. Raises StoreError."""
@@ -74,25 +88,25 @@ class ChannelHistory:
             rows = await self._redis.xrevrange(self._keys.channel_log(channel_id), count=1)
         return int(rows[0][0].partition(b"-")[0]) if rows else 0
 
-    async def sizes(self, channel_ids: Iterable[int]) -> dict[int, int]:
-        """Bytes of Redis' memory that each channel's log takes, as Redis estimates it. Raises StoreError."""
-        ids = list(channel_ids)
-        with store_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for channel_id in ids:
-                    pipe.execute_command("MEMORY", "USAGE", self._keys.channel_log(channel_id))
-                answers = await pipe.execute()
-        return {channel_id: int(size or 0) for channel_id, size in zip(ids, answers, strict=True)}
-
 
 class DeviceHistory:
     """The messages of devices by their key."""
 
-    def __init__(self, redis: Client, keys: ShardKeys, items: Items, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        redis: Client,
+        keys: ShardKeys,
+        items: Items,
+        *,
+        now: Callable[[], float] = time.time,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._items = items
         self._now = now
+        self.turn = turn or asyncio.Lock()
+        """Whoever works on messages takes it for a slice of some milliseconds."""
 
     async def read(self, device_ids: Sequence[int], span: Span) -> Chunks:
         """Messages of the devices, in one order; those of the same time in any. Raises StoreError."""
@@ -110,15 +124,6 @@ class DeviceHistory:
             shown = span.since(microseconds(self._now() - device.messages_ttl))
             if shown.low <= shown.high:
                 sources.append(SortedMessages.of(self._keys.messages(device_id), shown))
-        async with aclosing(merged(self._redis, sources)) as pages:
+        async with aclosing(merged(self._redis, sources, self.turn)) as pages:
             async for page in pages:
                 yield page
-
-    async def sizes(self, device_ids: Iterable[int]) -> dict[int, int]:
-        """Bytes that each device's messages take as text. Raises StoreError."""
-        ids = list(device_ids)
-        if not ids:
-            return {}
-        with store_errors():
-            sizes = await self._redis.hmget(self._keys.sizes, [str(device_id) for device_id in ids])
-        return {device_id: int(size or 0) for device_id, size in zip(ids, sizes, strict=True)}

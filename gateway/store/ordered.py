@@ -111,15 +111,22 @@ class Source:
         self.is_exhausted = False
 
 
-async def merged(redis: Client, sources: Sequence[Source]) -> AsyncGenerator[Page, None]:
-    """Everything that the sources have, in order of the keys. Pages may be empty. Raises StoreError."""
+async def merged(
+    redis: Client, sources: Sequence[Source], turn: asyncio.Lock | None = None
+) -> AsyncGenerator[Page, None]:
+    """Everything that the sources have, in order of the keys. Pages may be empty. Raises StoreError.
+
+    Those who share a ``turn`` read one page at a time: however many lists are read, trackers wait for one page at most.
+    """
+    turn = turn or asyncio.Lock()
     heap = [(source.head, place, source) for place, source in enumerate(sources)]
     heapq.heapify(heap)
     most_bytes = min(PAGE_BYTES // max(1, min(len(heap), SOURCES_AT_ONCE)), HELD_BYTES // max(1, len(heap)))
     held = 0
     while heap:
         group = [heapq.heappop(heap) for _ in range(min(SOURCES_AT_ONCE, len(heap)))]
-        held += await _fill(redis, [source for _, _, source in group], most_bytes)
+        async with turn:
+            held += await _fill(redis, [source for _, _, source in group], most_bytes)
         end = min(source.known_up_to for _, _, source in group)
         if heap:
             end = min(end, heap[0][0])

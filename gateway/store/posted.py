@@ -28,6 +28,9 @@ from gateway.store.masks import Masks
 READER = "registrar"
 MESSAGES_OF_AN_ENTRY = 100
 """What the registrar takes at a time: more would keep it from the trackers' messages for too long."""
+ENTRIES_AT_ONCE = 100
+LARGE = 64 * 1024
+"""Bytes of an entry that is written by itself."""
 MOST_WAITING = 10_000
 """Entries that the registrar has not read; it is far behind then, or does not run."""
 LOOK_EVERY = 0.01
@@ -59,12 +62,22 @@ class Posted:
         self._clock = ChannelClock(self._now)
 
     async def add(self, posts: Iterable[Post]) -> str:
-        """Store all of it or nothing; gives the id to :meth:`wait` for. The messages get what the gateway knows.
+        """Store all posts, of which there is at least one; gives the id to :meth:`wait` for.
 
-        Raises StoreFull where the registrar is far behind; StoreError. When Redis' answer got lost, it may be stored:
-        posting it again does no harm.
+        Messages get what the gateway knows: ``ident``, ``server.timestamp``, and ``timestamp`` where it is missing.
+        Raises StoreFull where the registrar is far behind; StoreError. Some of it may be stored then: posting it again
+        does no harm.
         """
-        entries = [entry for post in posts for entry in self._entries(post)]
+        last = b""
+        batch: list[tuple[Any, ...]] = []
+        for post in posts:
+            for entry in self._entries(post):
+                batch.append(entry)
+                if len(batch) >= ENTRIES_AT_ONCE or len(entry[-1]) >= LARGE:
+                    last, batch = await self._write(batch), []
+        return (await self._write(batch) if batch else last).decode()
+
+    async def _write(self, entries: Sequence[tuple[Any, ...]]) -> bytes:
         with store_errors():
             if await self._redis.xlen(self._keys.posted) + len(entries) > MOST_WAITING:
                 await self._make_room(len(entries))
@@ -72,7 +85,7 @@ class Posted:
                 for entry in entries:
                     pipe.execute_command("XADD", self._keys.posted, "*", *entry)
                 ids: list[bytes] = await pipe.execute()
-        return ids[-1].decode()
+        return ids[-1]
 
     async def _make_room(self, count: int) -> None:
         await self._look()
@@ -80,7 +93,7 @@ class Posted:
         if await self._redis.xlen(self._keys.posted) + count > MOST_WAITING:
             raise StoreFull(f"{MOST_WAITING} posted packets wait for registration already")
 
-    def _entries(self, post: Post) -> Iterable[tuple[object, ...]]:
+    def _entries(self, post: Post) -> Iterable[tuple[Any, ...]]:
         head = ("device", post.device.id, "ident", post.device.ident, "messages")
         if post.forget is not None:
             yield (*head, orjson.dumps(post.forget.texts))
