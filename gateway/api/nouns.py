@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from gateway.api import exposition, expressions, health
+from gateway.api import channels, devices, exposition, expressions, health, parameters, protocols
 from gateway.api.answers import Answer
 from gateway.api.call import Call
 from gateway.api.openapi import describe
 from gateway.api.operations import Operation
 
-NOUNS: tuple[ModuleType, ...] = (health, exposition, expressions)
+NOUNS: tuple[ModuleType, ...] = (channels, devices, protocols, parameters, health, exposition, expressions)
 
 
 async def _describe(call: Call) -> Answer:

@@ -1,0 +1,129 @@
+"""The fields of a device, as the API gives them, and which devices a path means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import field, frozen
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.api.call import Call
+from gateway.api.errors import ApiError
+from gateway.api.fields import FieldTable
+from gateway.api.items import Json
+from gateway.api.parts import Parts
+from gateway.api.selectors import select
+from gateway.protocols.catalog import PROTOCOLS
+from gateway.store.connection import store_errors
+from gateway.store.items import Device
+from gateway.store.telemetry import Values
+
+LEGACY = {"ident": "configuration.ident"}
+"""Old names in selectors."""
+
+
+class DeviceView(Struct):
+    """A device, with the fields that were asked for; parts of objects stand under their dotted name."""
+
+    id: int | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    protocol_id: int | UnsetType = UNSET
+    protocol_name: str | UnsetType = UNSET
+    device_type_id: int | UnsetType = UNSET
+    device_type_name: str | UnsetType | None = UNSET
+    configuration: Json | UnsetType = UNSET
+    messages_ttl: int | UnsetType = UNSET
+    messages_rotate: int | UnsetType = UNSET
+    messages_size: int | UnsetType = UNSET
+    media_ttl: int | UnsetType = UNSET
+    media_rotate: int | UnsetType = UNSET
+    metadata: Json | UnsetType = UNSET
+    connected: bool | UnsetType = UNSET
+    last_active: float | UnsetType | None = UNSET
+    telemetry: Json | UnsetType | None = UNSET
+    blocked: int | UnsetType = UNSET
+    cid: int | UnsetType = UNSET
+
+
+DEFAULT = (
+    "id", "name", "enabled", "device_type_id", "protocol_id", "configuration", "messages_ttl", "messages_rotate",
+    "media_ttl", "media_rotate", "cid",
+)  # fmt: skip
+OWN = (
+    "id", "name", "enabled", "device_type_id", "protocol_id", "configuration", "messages_ttl", "messages_rotate",
+    "metadata",
+)  # fmt: skip
+
+
+@frozen
+class Asked:
+    """What had to be asked of Redis, by device id."""
+
+    sizes: dict[int, int] = field(factory=dict)
+    telemetry: dict[int, Values] = field(factory=dict)
+    seen: dict[int, Values] = field(factory=dict)
+
+
+def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
+    """``asked`` None: without what has to be asked of Redis, for selectors."""
+    readers: dict[str, Any] = {
+        **{name: (lambda device, name=name: getattr(device, name)) for name in OWN},
+        "protocol_name": lambda device: PROTOCOLS[device.protocol_id].name,
+        "device_type_name": _type_name,
+        "connected": lambda device: parts.connections.is_connected(*device.key),
+        "media_ttl": lambda device: 0,
+        "media_rotate": lambda device: 0,
+        "blocked": lambda device: 0,
+        "cid": lambda device: 0,
+    }
+    if asked is not None:
+        readers["messages_size"] = lambda device: asked.sizes.get(device.id, 0)
+        readers["telemetry"] = lambda device: _telemetry(asked.telemetry.get(device.id, {}))
+        readers["last_active"] = lambda device: asked.seen.get(device.id, {}).get("server.timestamp", (None, None))[1]
+    return FieldTable(readers, DEFAULT)
+
+
+def _type_name(device: Device) -> str | None:
+    kind = PROTOCOLS[device.protocol_id].device_types().get(device.device_type_id)
+    return kind.name if kind is not None else None
+
+
+def _telemetry(values: Values) -> Json | None:
+    return {name: {"ts": ts, "value": value} for name, (ts, value) in values.items()} or None
+
+
+async def device_table(parts: Parts, devices: Sequence[Device], names: Sequence[str]) -> FieldTable:
+    """The fields of these devices, as far as ``names`` need them. Raises StoreError."""
+    wanted = {name.partition(".")[0] for name in names}
+    ids = [device.id for device in devices]
+    return local_table(
+        parts,
+        Asked(
+            await _sizes(parts, ids) if "messages_size" in wanted else {},
+            await parts.telemetry.get_many(ids) if "telemetry" in wanted else {},
+            await parts.telemetry.get_many(ids, ["server.timestamp"]) if "last_active" in wanted else {},
+        ),
+    )
+
+
+async def _sizes(parts: Parts, ids: Sequence[int]) -> dict[int, int]:
+    """Bytes that each device's messages take."""
+    if not ids:
+        return {}
+    with store_errors():
+        sizes = await parts.redis.hmget(parts.keys.sizes, [str(id) for id in ids])
+    return {id: int(size) for id, size in zip(ids, sizes, strict=True) if size is not None}
+
+
+async def select_devices(call: Call) -> tuple[list[Device], list[ApiError]]:
+    """Those that the path means and the token may reach. Raises ApiError."""
+    items = call.parts.items.devices
+    table = local_table(call.parts, None)
+    return await select(call.path["devices"], items, table, call.permitted_ids(), legacy=LEGACY)
+
+
+def device_names(call: Call) -> list[str]:
+    """The names of the fields that are asked for, checked. Raises ApiError."""
+    return local_table(call.parts, Asked()).chosen(call.query.fields)
