@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from typing import Any
 
 from attrs import asdict
@@ -15,6 +16,8 @@ from gateway.channel.endpoints import parse_range
 from gateway.errors import StoreError
 from gateway.mqtt.broker import EmbeddedBroker, ListenAddress
 from gateway.mqtt.client import BrokerAddress, MqttClient
+from gateway.mqtt.items import ItemTopics
+from gateway.mqtt.logs import LogTopics
 from gateway.mqtt.properties import PropertyTopics
 from gateway.mqtt.publisher import Publisher, channel_topic, device_topic
 from gateway.mqtt.rights import TokenDoor
@@ -29,6 +32,7 @@ from gateway.store.items import Change, Channel, Device
 from gateway.store.purge import Purger
 from gateway.store.reader import LogReader
 from gateway.store.trim import Trimmer
+from gateway.store.views import view_of
 
 TRIM_EVERY = 60.0
 EVERYWHERE = ("", "0.0.0.0", "::")
@@ -52,6 +56,8 @@ class MqttStage:
             version=settings.mqtt.version if self.broker is None else 4,
         )
         self.properties = PropertyTopics(self.client, self.topics)
+        self._logs = LogTopics(self.client, self.topics)
+        store.observation.events.on_entry.append(self._logs.publish)
 
     def _address(self, token: str) -> BrokerAddress:
         if self.broker is None:
@@ -71,6 +77,7 @@ class MqttStage:
             await self.broker.start()
         self._background.run("the MQTT client", self.client.run())
         self._background.run("the properties' publisher", self.properties.run())
+        self._background.run("the logs' publisher", self._logs.run())
 
     async def stop(self) -> None:
         self._background.let_end()
@@ -101,7 +108,9 @@ class ReadersStage:
             mqtt.topics,
             lambda: list(store.items.devices),
             interval=settings.mqtt.telemetry_interval,
+            exists=store.items.devices.__contains__,
         )
+        store.items.on_change.append(self._forget_telemetry)
         self._registrar = Registrar(
             LogReader(store.redis, store.keys, "registrar", store.registered_logs),
             store.items,
@@ -142,6 +151,10 @@ class ReadersStage:
         if self._settings.gateway.readers and self._settings.mqtt.telemetry:
             await self._telemetry.stop()
 
+    def _forget_telemetry(self, change: Change) -> None:
+        if change.kind == "devices" and change.new is None:
+            self._telemetry.refresh([change.id])
+
     async def _trim_forever(self) -> None:
         while True:
             await asyncio.sleep(TRIM_EVERY)
@@ -161,7 +174,7 @@ class ChannelsStage:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._properties = mqtt.properties
+        self._topics = ItemTopics(mqtt.properties, self._view)
         self._background = background
         limits = asdict(settings.limits)
         self.channels = Channels(
@@ -172,11 +185,15 @@ class ChannelsStage:
             Limits(**{name: limits[name] for name in Limits.__annotations__}),
             on_presence=self._presence,
             ports=parse_range(settings.api.channel_ports) or PORTS,
+            observer=store.observation.recorder,
         )
 
     async def start(self) -> None:
         _raise_open_files()
-        self._publish_items()
+        await self._topics.publish_all("devices", list(self._store.items.devices.values()))
+        await self._topics.publish_all("channels", list(self._store.items.channels.values()))
+        self._store.items.on_change.append(self._topics.changed)
+        self.channels.connections.on_count.append(self._count)
         await self.channels.start()
         self._background.run("the look for silent connections", self.channels.sweep_forever())
 
@@ -184,29 +201,20 @@ class ChannelsStage:
         await self._background.cancel()
         await self.channels.stop(self._settings.limits.stop_time)
 
-    def _publish_items(self) -> None:
-        """All that is known before the first tracker comes; a gateway that was killed left ``connected`` as it was."""
-        for device in self._store.items.devices.values():
-            self._properties.publish_property("devices", device.id, "connected", False)
-            self._publish("devices", device)
-        for channel in self._store.items.channels.values():
-            self._publish("channels", channel)
-        self._store.items.on_change.append(self._changed)
+    def _count(self, channel_id: int) -> None:
+        self._topics.connections(channel_id, self.channels.connections.count(channel_id))
 
-    def _changed(self, change: Change) -> None:
-        if change.new is None:
-            self._properties.forget_item(change.kind, change.id)
-        else:
-            self._publish(change.kind, change.new)
-
-    def _publish(self, kind: str, item: Channel | Device) -> None:
-        for name in ("name", "enabled", "messages_ttl"):
-            self._properties.publish_property(kind, item.id, name, getattr(item, name))
+    def _view(self, item: Channel | Device) -> dict[str, Any]:
+        if not isinstance(item, Channel):
+            return view_of(item)
+        port = self.channels.port_of(item)
+        host = self._settings.gateway.public_host or socket.gethostname()
+        return {**view_of(item), "uri": f"{host}:{port}" if port is not None else "", "secondary_uri": ""}
 
     def _presence(self, protocol_id: int, ident: str, is_connected: bool) -> None:
-        device = self._store.items.device_for(protocol_id, ident)
+        device = self._store.items.find_device(protocol_id, ident)
         if device is not None:
-            self._properties.publish_property("devices", device.id, "connected", is_connected)
+            self._topics.connected(device.id, is_connected)
 
 
 def _embedded_broker(settings: Settings, store: StoreStage, topics: Topics) -> EmbeddedBroker:

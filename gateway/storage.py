@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from gateway.errors import ConfigError, StoreError
+from gateway.observation import Observation
 from gateway.provision import apply_channels, apply_devices
 from gateway.settings import Settings
 from gateway.stages import Background
@@ -66,11 +67,12 @@ class StoreStage:
         self.messages = DeviceMessages(self.redis, self.keys)
         self.telemetry = Telemetry(self.redis, self.keys)
         self.history = ChannelHistory(self.redis, self.keys, self.items)
-        self.device_history = DeviceHistory(self.redis, self.keys, self.items)
+        self.device_history = DeviceHistory(self.redis, self.keys, self.items, turn=self.history.turn)
         self.polls = Polls(self.redis, self.keys, self.history)
         self.posted = Posted(self.redis, self.keys)
         self.tokens = Tokens(self.redis, master_key)
         self.failures = Failures()
+        self.observation = Observation(self.redis, self.keys, self.items)
         self._lease = Lease(self.redis, self.keys)
         self.writer = LogWriter(self.redis, self.keys, self.gate)
 
@@ -105,6 +107,7 @@ class StoreStage:
             await self._check_durability()
             await self._lease.take()
             self._background.run("the lease of Redis", self._lease.keep())
+        await self.observation.start(self._background)
         await apply_channels(self.items, self._settings.channels)
         await apply_devices(self.items, self._settings)
         self._background.run("the log's writer", self.writer.run())
@@ -125,6 +128,7 @@ class StoreStage:
                     )  # fmt: skip
 
     async def stop(self) -> None:
+        await self.observation.flush()
         await self._background.cancel()
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(SAVE_TIME):

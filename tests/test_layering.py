@@ -22,7 +22,7 @@ TELTONIKA = "protocols.teltonika"
 ROWS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset({"errors", "message", "parameters", "expressions"}),),
     (frozenset(f"{TELTONIKA}.{name}" for name in ("border", "bulk", "checksum", "frame", "wire", "wire_commands")),),
-    (frozenset(f"{TELTONIKA}.{name}" for name in ("session", "datagram")),),
+    (frozenset(f"{TELTONIKA}.{name}" for name in ("session", "exchange", "datagram")),),
     (frozenset({"protocols"}),),
     (frozenset({"store"}),),
     (frozenset({"plugin", "plugins"}),),
@@ -30,7 +30,23 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset({"mqtt"}), frozenset({"streams"})),
     (frozenset({"channel"}),),
     (frozenset({"api", "panel"}),),
-    (frozenset({"assembly", "config", "log", "provision", "rest", "service", "settings", "stages", "storage", "tokens"}),),
+    (
+        frozenset(
+            [
+                "assembly",
+                "config",
+                "log",
+                "observation",
+                "provision",
+                "rest",
+                "service",
+                "settings",
+                "stages",
+                "storage",
+                "tokens",
+            ]
+        ),
+    ),
 )
 
 # Small modules that any row may use, and that use none.

@@ -119,14 +119,6 @@ class Connections:
         else:
             self._on_presence(*key, True)
 
-    def is_connected(self, protocol_id: int, ident: str) -> bool:
-        """Whether this tracker has a connection."""
-        return (protocol_id, ident) in self._by_ident
-
-    def counts(self) -> Counter[int]:
-        """How many connections each channel has, by its id."""
-        return Counter(connection.channel.id for connection in self._all)
-
     def _add_to_channel(self, channel_id: int, n: int) -> None:
         self._counts[channel_id] += n
         if not self._counts[channel_id]:
@@ -139,6 +131,14 @@ class Connections:
     def count(self, channel_id: int) -> int:
         """The connections of a channel."""
         return self._counts[channel_id]
+
+    def counts(self) -> Counter[int]:
+        """The same of all channels that have any, by id; not to be changed."""
+        return self._counts
+
+    def is_connected(self, protocol_id: int, ident: str) -> bool:
+        """Whether a tracker has a connection on which it was let in."""
+        return (protocol_id, ident) in self._by_ident
 
     def find(self, id: int) -> TrackerConnection | None:
         """The one with this id."""

@@ -261,9 +261,10 @@ class MqttClient:
                 continue
             return
 
-    def publish_unconfirmed(self, topic: str, payload: bytes) -> bool:
-        """QoS 0, for what may be missed: sent if that is possible at once; whether it was."""
-        is_sent = self.link is not None and self.link.publish_unconfirmed(packed_text(topic), payload)
+    def publish_unconfirmed(self, topic: str, payload: bytes, timestamp: bytes) -> bool:
+        """QoS 0, for what may be missed: sent if that is possible at once; whether it was. ``timestamp`` in seconds."""
+        link = self.link
+        is_sent = link is not None and link.publish_unconfirmed(packed_text(topic), payload, link.stamp(timestamp))
         if not is_sent:
             metrics.count("mqtt_unconfirmed_dropped")
         return is_sent

@@ -118,11 +118,17 @@ class Link:
         self._in_flight[packet_id] = (on_ack, topic)
         self._connection.send(head, payload)
 
-    def publish_unconfirmed(self, topic: bytes, payload: bytes) -> bool:
+    @property
+    def is_paused(self) -> bool:
+        """Whether the connection takes no more just now."""
+        return self._connection.is_paused
+
+    def publish_unconfirmed(self, topic: bytes, payload: bytes, properties: bytes = b"") -> bool:
         """Send with QoS 0, unless that would have to wait; whether it was sent."""
         if self._connection.is_paused or not self._connection.is_alive:
             return False
-        properties = NO_PROPERTIES if self._connection.is_v5 else b""
+        if not properties and self._connection.is_v5:
+            properties = NO_PROPERTIES
         head = publish_head(PUBLISH_QOS_0, topic, b"", properties, len(payload))
         if len(head) + len(payload) > self.limits.maximum_packet_size:
             return False

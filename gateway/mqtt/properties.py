@@ -1,4 +1,6 @@
-"""Retained topics of items: ``connected``, ``name`` and whatever else the service tells, the latest value of each.
+"""Retained topics of items: each as a whole, and ``connected``, ``name`` and whatever else the service tells.
+
+Only the latest value of each counts.
 
 Values are kept here and published again over each new connection, for the broker may have forgotten them.
 """
@@ -24,6 +26,9 @@ MAX_PROPERTIES = 200_000
 REMOVED = b""
 """A retained message without payload makes the broker forget the topic (MQTT 5, 3.3.1.3)."""
 
+WHOLE = ""
+"""The name under which an item as a whole is kept; no property has it."""
+
 Key = tuple[str, int]
 
 
@@ -40,6 +45,10 @@ class PropertyTopics:
         self._size = 0
         self._changed: dict[tuple[Key, str], None] = {}
         self._has_news = asyncio.Event()
+
+    def publish_item(self, kind: str, item_id: int, view: Any) -> None:
+        """Retain ``view`` as JSON on ``state/gw/{kind}/{item_id}``."""
+        self._set((kind, item_id), WHOLE, orjson.dumps(view))
 
     def publish_property(self, kind: str, item_id: int, name: str, value: Any) -> None:
         """Retain ``value`` as JSON on ``state/gw/{kind}/{item_id}/{name}``; only the latest value counts."""
@@ -95,7 +104,7 @@ class PropertyTopics:
             if payload == REMOVED:
                 self._forget_removed(key, name)
 
-        topic = packed_text(self._topics.item_property(*key, name))
+        topic = packed_text(self._topics.item_property(*key, name) if name != WHOLE else self._topics.item(*key))
         link.publish(topic, payload, acknowledged, link.stamp(b"%.6f" % time.time()), retain=True)
 
     def _forget_removed(self, key: Key, name: str) -> None:

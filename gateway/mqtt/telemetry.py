@@ -62,7 +62,8 @@ class _Awaited:
 
 
 class TelemetryTopics:
-    """``device_ids`` gives all devices that there are; ``interval`` is in seconds."""
+    """``device_ids`` gives all devices that there are, ``exists`` says of one whether it does; ``interval`` is in
+    seconds. When a device is deleted, :meth:`refresh` takes its topics from the broker."""
 
     log = Logger()
 
@@ -75,6 +76,7 @@ class TelemetryTopics:
         device_ids: Callable[[], Iterable[int]],
         *,
         interval: float = 1.0,
+        exists: Callable[[int], bool] = lambda device_id: True,
         known_devices: int = KNOWN_DEVICES,
     ) -> None:
         self._client = client
@@ -83,6 +85,7 @@ class TelemetryTopics:
         self._topics = topics
         self._device_ids = device_ids
         self._interval = interval
+        self._exists = exists
         self._known_devices = known_devices
         self._cursor = Cursor(reader, "telemetry")
         self._published: dict[int, dict[str, bytes]] = {}
@@ -195,6 +198,8 @@ class TelemetryTopics:
     def _changes(self, device_id: int, values: Values) -> list[tuple[str, bytes, bytes]]:
         """Name, payload and timestamp of what differs from what was published last; an empty payload: it is gone."""
         known = self._published.pop(device_id, {})
+        if not self._exists(device_id):
+            return [(name, b"", b"") for name in {**dict.fromkeys(values), **known} if is_safe_level(name)]
         current: dict[str, bytes] = {}
         changes = []
         for name, (timestamp, value) in values.items():

@@ -40,6 +40,10 @@ class Topics:
         """Retained: the last value of a parameter, as a bare JSON value."""
         return f"{self.prefix}/state/gw/devices/{device_id}/telemetry/{parameter}"
 
+    def item(self, kind: str, item_id: int) -> str:
+        """Retained: the whole of an item, as JSON."""
+        return f"{self.prefix}/state/gw/{kind}/{item_id}"
+
     def item_property(self, kind: str, item_id: int, name: str) -> str:
         """Retained: a property of an item (``kind``: channels, devices), as JSON."""
         return f"{self.prefix}/state/gw/{kind}/{item_id}/{name}"
