@@ -211,7 +211,7 @@ def test_the_door_follows_the_token(run, redis):
     async def scenario() -> None:
         tokens, clock = Tokens(redis), [NOW]
         door = TokenDoor(tokens, "flespi", lambda: clock[0])
-        token, key = await tokens.create(NOW, ttl=10)
+        _, key = await tokens.create(NOW, ttl=10)
         assert door.admit("x", "192.0.2.1") is None
         first, second = door.admit(key, "192.0.2.1"), door.admit(key, "192.0.2.2")
         assert first is not None

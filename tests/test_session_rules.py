@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from brokers import Received, Subscriber
-from test_broker import MASTER, broker, closed, connect_packet, device_access, door, gateway_client, subscriber
+from test_broker import MASTER, broker, connect_packet, device_access, gateway_client, subscriber
 from test_mqtt_client import running
 
 from gateway import metrics
