@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.errors import OutOfTurn, ProtocolViolation
+from gateway.protocols.teltonika.exchange import COMMAND_TURNS, CommandState
 from gateway.protocols.teltonika.frame import build_frame
-from gateway.protocols.teltonika.session import NEED_DATA, TURNS, Session, State
+from gateway.protocols.teltonika.session import NEED_DATA, TURNS, CommandAnswered, Session, State
 from tests.builders import FrameFactory
 
 FACTORY = FrameFactory()
@@ -25,6 +26,11 @@ DECISIONS: dict[str, Callable[[Session], Any]] = {
     "reject_ident": Session.reject_ident,
     "acknowledge": lambda session: session.acknowledge(1),
     "skip": Session.skip,
+    "send_command": lambda session: session.send_command(b"getver"),
+}
+COMMAND_DECISIONS: dict[str, Callable[[Session], Any]] = {
+    "send_command": DECISIONS["send_command"],
+    "abandon_command": Session.abandon_command,
 }
 
 
@@ -73,6 +79,31 @@ def test_a_decision_out_of_turn_is_refused_and_changes_nothing(state: State, dec
     assert session.state is (expected or state)
 
 
+def session_in_command_state(state: CommandState) -> Session:
+    """A session without records under way, for which this response is due."""
+    session = session_in(State.READY)
+    if state is not CommandState.NONE:
+        session.send_command(b"getver")
+    if state is CommandState.LATE:
+        session.abandon_command()
+    return session
+
+
+@pytest.mark.parametrize("decision", COMMAND_DECISIONS)
+@pytest.mark.parametrize("state", CommandState)
+def test_a_command_out_of_turn_is_refused_and_changes_nothing(state: CommandState, decision: str) -> None:
+    """The second table, of commands, beside that of packets."""
+    session = session_in_command_state(state)
+    assert session.command_state is state
+    expected = COMMAND_TURNS.get((state, decision))
+    if expected is None:
+        with pytest.raises(OutOfTurn, match=decision):
+            COMMAND_DECISIONS[decision](session)
+    else:
+        COMMAND_DECISIONS[decision](session)
+    assert (session.command_state, session.state) == (expected or state, State.READY)
+
+
 class AnyStateAnyInput(RuleBasedStateMachine):
     """All states, all inputs: only our own errors, and never more held than one frame and what was fed."""
 
@@ -107,8 +138,10 @@ class AnyStateAnyInput(RuleBasedStateMachine):
         if event is NEED_DATA:
             self.fed_since_asked = 0
             assert self.session.buffered < LIMIT + AROUND_BODY
+        elif isinstance(event, CommandAnswered):
+            assert self.session.command_state is CommandState.NONE
 
-    @rule(name=st.sampled_from(sorted(DECISIONS)))
+    @rule(name=st.sampled_from(sorted(set(DECISIONS) - {"send_command"})))
     def decide(self, name: str) -> None:
         before = self.session.state
         try:
@@ -117,6 +150,20 @@ class AnyStateAnyInput(RuleBasedStateMachine):
             assert (before, name) not in TURNS
         else:
             assert self.session.state is TURNS[before, name]
+
+    @rule(name=st.sampled_from(sorted(COMMAND_DECISIONS)))
+    def command(self, name: str) -> None:
+        session = self.session
+        states, could_send = (session.state, session.command_state), session.may_send_command
+        try:
+            COMMAND_DECISIONS[name](session)
+        except OutOfTurn:
+            is_possible = name == "abandon_command" or (session.state, name) in TURNS
+            assert not (is_possible and (session.command_state, name) in COMMAND_TURNS)
+            assert not (could_send and name == "send_command")
+            assert (session.state, session.command_state) == states
+        else:
+            assert (session.state, session.command_state) == (states[0], COMMAND_TURNS[states[1], name])
 
     @precondition(lambda self: self.session.state is State.VERDICT)
     @rule()

@@ -9,11 +9,12 @@ Who sends what, and when (Teltonika wiki, page Codec)::
     00000000 | length 4 | body | CRC 4  ->                          frame with records: Codec 8, 8 Extended, 16
                                         <-      count 4             acknowledgement: the number of records accepted
     frame of Codec 12, 13, 14, 15       ->                          response to a command, serial data: no answer
-                                        <-      frame of 12, 14     command, at any time
+                                        <-      frame of 12, 14     command, one at a time, see exchange.py
 
 The tracker sends its next frame after the acknowledgement, and the same one again when none comes in time. It reads its
 answers byte by byte and never resynchronizes: one byte too many and it misreads every later one. Hence the methods
-*return* the bytes to send, and whoever drives the session decides when: after storage has committed.
+*return* the bytes to send, and whoever drives the session decides when: after storage has committed. For the same
+reason no command goes out while a packet waits for its acknowledgement, which the command's zeros would be taken for.
 
 Three kinds of failure, three reactions:
 
@@ -38,8 +39,23 @@ import attrs
 
 from gateway.errors import DecodeError, OutOfTurn, ProtocolViolation
 from gateway.protocols.teltonika import frame, wire
+from gateway.protocols.teltonika.exchange import CommandAnswered, CommandReceived, CommandState, Exchange
 from gateway.protocols.teltonika.wire_commands import BODIES as COMMAND_BODIES
-from gateway.protocols.teltonika.wire_commands import Message, decode_command
+from gateway.protocols.teltonika.wire_commands import CODEC_12, Message, decode_command
+
+__all__ = [
+    "NEED_DATA",
+    "PAUSED",
+    "TURNS",
+    "CommandAnswered",
+    "CommandReceived",
+    "Event",
+    "IdentReceived",
+    "PacketReceived",
+    "PacketRejected",
+    "Session",
+    "State",
+]
 
 
 @final
@@ -70,13 +86,6 @@ class PacketReceived:
 
 
 @attrs.frozen
-class CommandReceived:
-    """One message of Codec 12 to 15: a dict of ``codec_id`` and what wire_commands.decode_command gives. No answer."""
-
-    message: Message
-
-
-@attrs.frozen
 class PacketRejected:
     """A whole ``frame``, preamble to CRC, that is no packet. ``reason`` can be counted, ``detail`` has the numbers.
 
@@ -91,7 +100,7 @@ class PacketRejected:
     detail: str = ""
 
 
-Event = IdentReceived | PacketReceived | CommandReceived | PacketRejected
+Event = IdentReceived | PacketReceived | CommandReceived | CommandAnswered | PacketRejected
 
 
 class State(enum.Enum):
@@ -119,6 +128,7 @@ TURNS = {
     (State.ACKNOWLEDGEMENT, "skip"): State.READY,
     (State.SILENCE, "skip"): State.READY,
     (State.READY, "skip"): State.READY,
+    (State.READY, "send_command"): State.READY,
 }
 UNREAD_MOST = 2048
 """Bytes shown of what could not be understood."""
@@ -137,7 +147,9 @@ class Session:
     def __init__(self, max_data_length: int = frame.MAX_DATA_LENGTH) -> None:
         self._buffer = frame.FrameBuffer(max_data_length)
         self._state = State.LOGIN
-        self._messages: deque[CommandReceived] = deque()
+        self._messages: deque[Message] = deque()
+        self._exchange = Exchange()
+        self._ident = ""
         self._violation: ProtocolViolation | None = None
         self._broken = b""
 
@@ -145,6 +157,17 @@ class Session:
     def state(self) -> State:
         """What is waited for."""
         return self._state
+
+    @property
+    def command_state(self) -> CommandState:
+        """Whether the response to a command is due."""
+        return self._exchange.state
+
+    @property
+    def may_send_command(self) -> bool:
+        """Whether a command can go out just now: none is in flight, and no packet is arriving or waits for its end."""
+        is_quiet = self._state is State.READY and not self._buffer and not self._messages
+        return is_quiet and self._exchange.state is not CommandState.WAITING
 
     @property
     def buffered(self) -> int:
@@ -163,7 +186,7 @@ class Session:
     def next_event(self) -> Event | type[NEED_DATA] | type[PAUSED]:
         """What happened next, in the order of the bytes."""
         if self._messages:
-            return self._messages.popleft()
+            return self._exchange.receive(self._messages.popleft())
         if self._state in _PAUSED_IN:
             return PAUSED
         if self._state is State.REJECTED:
@@ -200,17 +223,34 @@ class Session:
         """Go on without an answer; the tracker will send a packet again. Allowed, and without effect, after others."""
         self._turn("skip")
 
+    def send_command(self, payload: bytes, codec_id: int = CODEC_12) -> bytes:
+        """The frame that tells the tracker to do what ``payload`` says; its response comes as CommandAnswered.
+
+        Codec 14 names the IMEI that is to obey, the one of the login. Raises OutOfTurn where a packet, or the response
+        to another command, is awaited, and EncodeError; nothing has changed then.
+        """
+        self._following("send_command")
+        return self._exchange.send(payload, codec_id, self._ident)
+
+    def abandon_command(self) -> None:
+        """Wait no longer for the response, or for none: if one comes, it is late. Raises OutOfTurn."""
+        self._exchange.abandon()
+
     def _turn(self, decision: str) -> None:
+        self._state = self._following(decision)
+
+    def _following(self, decision: str) -> State:
         following = TURNS.get((self._state, decision))
         if following is None:
             raise OutOfTurn(f"{decision} while waiting for {self._state.value}")
-        self._state = following
+        return following
 
     def _next_login(self) -> Event | type[NEED_DATA]:
         ident = self._buffer.next_login()
         if ident is None:
             return NEED_DATA
         self._state = State.VERDICT
+        self._ident = ident
         return IdentReceived(ident, frame.build_login(ident))
 
     def _next_packet(self) -> Event | type[NEED_DATA]:
@@ -237,9 +277,8 @@ class Session:
         self._state = State.ACKNOWLEDGEMENT
         return PacketReceived(packet, body)
 
-    def _read_command(self, body: bytes) -> CommandReceived | None:
+    def _read_command(self, body: bytes) -> Event | None:
+        """Whether a message is a response is decided when its turn comes: a command may go out, or be abandoned."""
         decoded = decode_command(body)
-        self._messages.extend(
-            CommandReceived({"codec_id": decoded["codec_id"], **message}) for message in decoded["messages"]
-        )
-        return self._messages.popleft() if self._messages else None
+        self._messages.extend({"codec_id": decoded["codec_id"], **message} for message in decoded["messages"])
+        return self._exchange.receive(self._messages.popleft()) if self._messages else None
