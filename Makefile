@@ -43,6 +43,7 @@ docs: .venv/installed
 	$(BIN)/python -m gateway.parameters >docs/parameters.md
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/metrics_table.py
+	$(BIN)/python docs/expressions_table.py
 	$(BIN)/python docs/emulator_tables.py
 
 clean:

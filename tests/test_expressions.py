@@ -30,6 +30,7 @@ MESSAGE = {
     "battery.level": 0,
     "vehicle.vin": "",
     "user.comment": None,
+    "long": "x" * 300,
     "can.dtc": [{"code": "P0100", "standard": "OBDII"}],
     "plugin": {"driver": {"name": "Bob"}, "a.b": 1},
 }
@@ -228,6 +229,7 @@ def test_parameters(text: str, value: Any) -> None:
         ("can.dtc + 1", 9, "an array or object is no number"),
         ("can.dtc == plugin", 9, "arrays and objects cannot be compared; tostring() makes texts of them"),
         ("can.dtc ~ '*'", 9, "an array or object has no mask; tostring() makes a text of it"),
+        ("ident ~ 'x' + long", 7, "a mask of 301 characters; one that is computed can have 256"),
         ("ident ~ 1", 7, "a number is no text; tostring() makes one"),
         ("1e308 * 10", 7, "the result is too large for a number"),
         ("1e308 + 1e308", 7, "the result is too large for a number"),

@@ -27,6 +27,8 @@ from gateway.expressions.wildcard import wildcard
 
 Binary = Callable[[Any, Any], Any]
 SHIFT_MOST = 64
+MASK_MOST = 256
+"""Characters of a computed mask: it is read anew at each evaluation."""
 
 
 def add(left: Any, right: Any) -> Any:
@@ -132,7 +134,10 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Binary:
 
 def matches(left: Any, right: Any) -> bool:
     """Whether a value matches a mask that is not known before."""
-    return fits(wildcard(text(right)), left)
+    mask = text(right)
+    if len(mask) > MASK_MOST:
+        raise ValueError(f"a mask of {len(mask)} characters; one that is computed can have {MASK_MOST}")
+    return fits(wildcard(mask), left)
 
 
 def fits(test: Callable[[str], bool], value: Any) -> bool:
