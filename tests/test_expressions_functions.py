@@ -259,6 +259,16 @@ def test_large_integers_of_messages() -> None:
     assert not compile_expression("tostring(beyond)").is_true(message)
 
 
+def test_json_that_cannot_be_written_is_no_text() -> None:
+    """Nested deeper than a writer goes; the API refuses such messages, other callers may not."""
+    deep: Any = 1
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(EvaluationError, match="an array or object that has no text"):
+        compile_expression("tostring(deep)").evaluate({"deep": deep})
+    assert compile_expression("deep && isjson(deep)").is_true({"deep": deep})
+
+
 def test_the_table_tells_what_the_api_answers() -> None:
     """flespi's form of a function."""
     assert FUNCTIONS["abs"].as_dict() == {
