@@ -143,7 +143,7 @@ def test_deleting_wakes_the_purger(run, there):
 
 @pytest.mark.parametrize(("parameter", "kind"), [("channel_id", "of_channel"), ("device_id", "of_device")])
 def test_every_key_of_an_item_goes_with_it(parameter: str, kind: str):
-    """A new kind of key must be named among those that are purged; ``traffic`` names further ones, and goes by itself."""
+    """A new kind of key must be named among those that are purged; ``traffic`` is an index, which goes by itself."""
     methods = [
         method
         for name, method in inspect.getmembers(KEYS, inspect.ismethod)
