@@ -14,9 +14,10 @@ from gateway.channel.channels import PORTS, Channels
 from gateway.channel.connections import Limits
 from gateway.channel.endpoints import parse_range
 from gateway.errors import StoreError
-from gateway.mqtt.broker import EmbeddedBroker, ListenAddress
+from gateway.mqtt.broker import EmbeddedBroker
 from gateway.mqtt.client import BrokerAddress, MqttClient
 from gateway.mqtt.items import ItemTopics
+from gateway.mqtt.listen import ListenAddress
 from gateway.mqtt.logs import LogTopics
 from gateway.mqtt.properties import PropertyTopics
 from gateway.mqtt.publisher import Publisher, channel_topic, device_topic

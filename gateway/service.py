@@ -17,8 +17,8 @@ from gateway.assembly import ChannelsStage, MqttStage, ReadersStage
 from gateway.channel.channels import Channels
 from gateway.errors import ConfigError, GatewayError
 from gateway.log import Observer, adopt_standard_library, open_log
-from gateway.mqtt.broker import ListenAddress
 from gateway.mqtt.client import BrokerAddress
+from gateway.mqtt.listen import ListenAddress
 from gateway.rest import RestStage
 from gateway.settings import Settings
 from gateway.stages import Background, Stage, Stages

@@ -17,8 +17,9 @@ from twisted.internet import reactor
 from gateway import metrics
 from gateway.errors import ConfigError, ListenError
 from gateway.mqtt.bounded_broker import BoundedBroker
-from gateway.mqtt.broker import EmbeddedBroker, ListenAddress
+from gateway.mqtt.broker import EmbeddedBroker
 from gateway.mqtt.client import BrokerAddress, MqttClient
+from gateway.mqtt.listen import ListenAddress
 from gateway.mqtt.packets import packed_text, variable_length
 from gateway.mqtt.rights import TokenDoor
 from gateway.store.access import Access

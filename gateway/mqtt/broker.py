@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import re
 import secrets
 import time
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Protocol
 
 import websockets.asyncio.server
 from amqtt.mqtt.connack import NOT_AUTHORIZED, SERVER_UNAVAILABLE, UNACCEPTABLE_PROTOCOL_VERSION, ConnackPacket
 from amqtt.mqtt.connect import ConnectPacket
-from attrs import frozen
 from twisted.logger import Logger
 
 from gateway import metrics
-from gateway.errors import ConfigError, ListenError, PeerError
+from gateway.errors import ListenError, PeerError
 from gateway.mqtt.bounded_broker import BoundedBroker
 from gateway.mqtt.foreign_log import forward_logging
+from gateway.mqtt.listen import ListenAddress
 from gateway.mqtt.rights import Admission
 from gateway.mqtt.session_rules import SessionRules, admission_of
 from gateway.mqtt.topics import Topics
@@ -67,27 +67,6 @@ class Door(Protocol):
         """Whether it still holds; what has changed is written into it."""
 
 
-@frozen
-class ListenAddress:
-    """Where to listen, from a Twisted endpoint string: ``tcp:PORT`` or ``tcp:PORT:interface=ADDRESS``."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str, key: str) -> ListenAddress:
-        """Raises ConfigError that names ``key``."""
-        kind, *rest = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text)]
-        port, options = rest[0] if rest else "", dict(part.partition("=")[::2] for part in rest[1:])
-        host = options.pop("interface", "")
-        if kind != "tcp" or not port.isdigit() or int(port) > 65535 or options:
-            raise ConfigError(f"{key}: {text!r} should be like tcp:1883 or tcp:1883:interface=127.0.0.1")
-        return cls(host, int(port))
-
-    def __str__(self) -> str:
-        return f"{self.host or '*'}:{self.port}"
-
-
 class EmbeddedBroker:
     """Starts in a coroutine, for amqtt wants a running loop. An empty listen string: no such listener."""
 
@@ -116,6 +95,7 @@ class EmbeddedBroker:
         self._inside: set[Visitor] = set()
         self._checking: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._changed: set[int] = set()
 
     @property
     def ports(self) -> list[int]:
@@ -276,19 +256,27 @@ class EmbeddedBroker:
 
     # what a token may do can change, and a token can end
 
-    def check(self, token_id: int = 0) -> None:
-        """Look at all clients soon: a token has changed."""
+    def check(self, token_id: int) -> None:
+        """Look at the clients of a token soon: it has changed."""
+        self._changed.add(token_id)
         self._woken.set()
 
     async def _check_visitors(self) -> None:
+        """All of them now and then, those whose token has changed at once."""
+        next_look = monotonic() + CHECK_INTERVAL
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_INTERVAL):
+                async with asyncio.timeout(max(0.0, next_look - monotonic())):
                     await self._woken.wait()
             self._woken.clear()
+            changed: set[int] | None = self._changed
+            self._changed = set()
+            if monotonic() >= next_look:
+                changed, next_look = None, monotonic() + CHECK_INTERVAL
             for visitor in list(self._visitors.values()):
-                self._check_visitor(visitor)
-            await self._check_sessions()
+                if _is_of(visitor.admission, changed):
+                    self._check_visitor(visitor)
+            await self._check_sessions(changed)
 
     def _check_visitor(self, visitor: Visitor) -> None:
         """One with other rights than before is cut, too: it comes again and subscribes to what it may have now."""
@@ -298,15 +286,20 @@ class EmbeddedBroker:
         if visitor.is_silent or not self._door.renew(admission, is_connected=True) or admission.rights is not rights:
             visitor.transport.abort()
 
-    async def _check_sessions(self) -> None:
+    async def _check_sessions(self, changed: set[int] | None) -> None:
         """What is kept for an absent client goes with its token."""
         assert self._broker is not None
         for client_id, (session, _) in list(self._broker.sessions.items()):
             admission = admission_of(session)
-            if client_id not in self._visitors and (
-                admission is None or not self._door.renew(admission, is_connected=False)
-            ):
+            if client_id in self._visitors or not _is_of(admission, changed):
+                continue
+            if admission is None or not self._door.renew(admission, is_connected=False):
                 await self._broker.end_session(client_id)
+
+
+def _is_of(admission: Admission | None, token_ids: set[int] | None) -> bool:
+    """Whether it is to be looked at; None: all are."""
+    return token_ids is None or (admission is not None and admission.token.id in token_ids)
 
 
 def _keys(packet: ConnectPacket) -> list[str]:

@@ -22,7 +22,7 @@ from attrs import define, evolve, field
 from twisted.logger import Logger
 
 from gateway.aio import heed_cancellation
-from gateway.errors import OperatorError, StoreError
+from gateway.errors import ItemError, StoreError
 from gateway.store import keys
 from gateway.store.access import MASTER_ACCESS, Access, Rules
 from gateway.store.connection import Client, store_errors
@@ -135,6 +135,7 @@ class Tokens:
         self._tokens: dict[int, Token] = {}
         self._by_digest: dict[bytes, Token] = {}
         self._used: set[int] = set()
+        self._ids = 0
         self._changing = asyncio.Lock()
         self.on_change: list[Callable[[int], None]] = []
         self.master: Token | None = None
@@ -188,10 +189,10 @@ class Tokens:
     # changes, one after the other
 
     async def create(self, now: float, **values: Any) -> tuple[Token, str]:
-        """Store a new token; with it comes its key, which nobody can tell later. Raises OperatorError, StoreError."""
+        """Store a new token; with it comes its key, which nobody can tell later. Raises ItemError, StoreError."""
         async with self._changing:
             if len(self._tokens) >= TOKENS_MOST:
-                raise OperatorError(f"there are {TOKENS_MOST} tokens, which is the limit: delete one")
+                raise ItemError(f"there are {TOKENS_MOST} tokens, which is the limit: delete one")
             key = "".join(secrets.choice(ALPHABET) for _ in range(KEY_LENGTH))
             token = _made(None, id=-1, digest=digest_of(key), created=int(now), **values)
             self._check_ids(token)
@@ -201,7 +202,7 @@ class Tokens:
             return token, key
 
     async def update(self, token_id: int, **values: Any) -> Token | None:
-        """Store other values of some fields; None if there is no such token. Raises OperatorError, StoreError."""
+        """Store other values of some fields; None if there is no such token. Raises ItemError, StoreError."""
         async with self._changing:
             old = self._tokens.get(token_id)
             if old is None:
@@ -225,9 +226,10 @@ class Tokens:
                 await self._redis.hdel(keys.TOKENS_ACCESSED, *names)
 
     def _check_ids(self, token: Token) -> None:
-        others = sum(other.access.rules.number_of_ids for other in self._tokens.values() if other.id != token.id)
+        known = self._tokens.get(token.id)
+        others = self._ids - (known.access.rules.number_of_ids if known is not None else 0)
         if others + token.access.rules.number_of_ids > IDS_MOST_OF_ALL:
-            raise OperatorError(f"access: the ACLs of all tokens have room for {IDS_MOST_OF_ALL} ids")
+            raise ItemError(f"the ACLs of all tokens have room for {IDS_MOST_OF_ALL} ids", "access.acl")
 
     async def _write(self, token: Token) -> None:
         with store_errors():
@@ -239,12 +241,15 @@ class Tokens:
         known = self._tokens.get(token.id)
         if known is not None:
             token.accessed = known.accessed
+            self._ids -= known.access.rules.number_of_ids
+        self._ids += token.access.rules.number_of_ids
         self._tokens[token.id] = self._by_digest[token.digest] = token
 
     def _forget(self, token_id: int) -> None:
         token = self._tokens.pop(token_id, None)
         if token is not None:
             del self._by_digest[token.digest]
+            self._ids -= token.access.rules.number_of_ids
         self._used.discard(token_id)
         self._tell(token_id)
 
@@ -286,8 +291,8 @@ class Tokens:
 
 
 def _made(old: Token | None, **values: Any) -> Token:
-    """Raises OperatorError."""
+    """Raises ItemError."""
     try:
         return evolve(old, **values) if old is not None else Token(**values)
     except ValueError as error:
-        raise OperatorError(f"ips: {error}") from None
+        raise ItemError(str(error), "ips") from None
