@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -48,6 +50,8 @@ OF_SUBJECT = 10
 """Events of one code in a window: of an item, and of one ident or address in it."""
 OF_CODE: dict[int, int] = {EventCode.PROCESSING_WARNING: 2}
 """What comes with every message: a device without GPS reception has it for hours."""
+SUMMARIES_MOST = 20
+"""Idents or addresses whose repetitions are counted apart; those of all others are counted together."""
 WINDOWS_MOST = 50_000
 FORGOTTEN_MOST = 10_000
 
@@ -112,15 +116,19 @@ class EventLog:
         """Write what waits. Raises StoreError."""
         await self._journals.flush()
 
-    async def read(self, kind: str, ids: Iterable[int], span: Span) -> Chunks:
-        """The entries of these items in one order, as JSON texts. Raises StoreError."""
+    async def read(self, kind: str, ids: Iterable[int], span: Span, turn: asyncio.Lock | None = None) -> Chunks:
+        """The entries of these items in one order, as JSON texts. Raises StoreError.
+
+        Those who share a ``turn`` read one page at a time.
+        """
         await self.flush()
         sources: list[Source] = [
             JournalEntries.of(self._keys.log(kind, item_id), span, lambda _, fields: [fields[b"entry"]])
             for item_id in ids
         ]
-        async for page in merged(self._redis, sources):
-            yield page.texts
+        async with aclosing(merged(self._redis, sources, turn)) as pages:
+            async for page in pages:
+                yield page.texts
 
     # -- how often
 
@@ -129,11 +137,11 @@ class EventLog:
             return True
         if self._now() >= self._window_ends or len(self._windows) > WINDOWS_MOST:
             self.summarize()
-        most = OF_CODE.get(event_code, OF_ITEM.get(kind, OF_OTHER_ITEMS))
-        if not self._is_within(most, (kind, item_id, event_code, ""), fields):
-            return False
         subject = fields.get("ident") or str(fields.get("source") or "").rpartition(":")[0]
-        return not subject or self._is_within(OF_SUBJECT, (kind, item_id, event_code, subject), fields)
+        if subject and not self._is_within(OF_SUBJECT, (kind, item_id, event_code, subject), fields):
+            return False
+        most = OF_CODE.get(event_code, OF_ITEM.get(kind, OF_OTHER_ITEMS))
+        return self._is_within(most, (kind, item_id, event_code, ""), fields)
 
     def _is_within(self, most: int, key: tuple[str, int, int, str], fields: Entry) -> bool:
         window = self._windows.get(key)
@@ -147,12 +155,23 @@ class EventLog:
         return False
 
     def summarize(self) -> None:
-        """Begin a new window; what the last one left out is counted in an entry for each item and event."""
+        """Begin a new window; what the last one left out is counted, in some entries for each item and event."""
         windows, self._windows = self._windows, {}
         self._window_ends = self._now() + WINDOW
-        for (kind, item_id, event_code, _subject), window in windows.items():
-            if window.repeated:
-                self._write(kind, item_id, event_code, {**window.last, "repeated": window.repeated})
+        summaries: Counter[tuple[str, int, int]] = Counter()
+        rest: dict[tuple[str, int, int], _Window] = {}
+        for (kind, item_id, event_code, subject), window in windows.items():
+            if not window.repeated:
+                continue
+            what = kind, item_id, event_code
+            summaries[what] += 1
+            if subject and summaries[what] <= SUMMARIES_MOST:
+                self._write(*what, {**window.last, "repeated": window.repeated})
+            else:
+                of_item = rest.setdefault(what, _Window(last=window.last))
+                of_item.repeated += window.repeated
+        for what, window in rest.items():
+            self._write(*what, {**window.last, "repeated": window.repeated})
 
     # -- one entry
 

@@ -38,6 +38,8 @@ TIDY_EVERY = 3600.0
 KNOWN_MOST = 100_000
 """Journals whose growth is remembered; of the others the size is asked at their next entry."""
 LOG_EVERY = 1000
+NOT_RISING = "equal or smaller"
+"""What Redis says of an id that is not above the last one."""
 
 
 @frozen
@@ -159,28 +161,23 @@ class Journals:
         for entry in batch:
             self._queue.popleft()
             self._bytes -= entry.size
-        refused = [entry for entry, result in zip(batch, results, strict=True) if is_refusal(result)]
-        if refused:
-            await self._write_again(refused)
-        await self._tidy([entry for entry in batch if entry.fields])
+        refused = {entry: str(result) for entry, result in zip(batch, results, strict=True) if is_refusal(result)}
+        late = [entry for entry, reason in refused.items() if NOT_RISING in reason]
+        if len(late) < len(refused):
+            self._dropped(len(refused) - len(late), "refused")
+        for entry in late:
+            await self._write_later(entry)
+        await self._tidy([entry for entry in batch if entry.fields and entry not in refused])
 
-    async def _write_again(self, refused: list[_Entry]) -> None:
-        """Redis wants rising ids: the clock was set back, or the entry is there already."""
-        failed = 0
+    async def _write_later(self, entry: _Entry) -> None:
+        """Redis wants rising ids: the clock was set back, or an attempt without an answer did store the entry."""
         with store_errors():
-            for entry in refused:
-                rows = await self._redis.xrevrange(entry.place.key, count=1)
-                last = int(rows[0][0].partition(b"-")[0]) if rows else 0
-                if last <= entry.id:
-                    failed += not rows  # it is there, or Redis takes nothing
-                    continue
-                if await self._redis.xrange(entry.place.key, entry.id, entry.id):
-                    continue
-                self._clock.last = max(self._clock.last, last)
-                entry.id = self.stamp()
-                await self._redis.execute_command(*entry.command())
-        if failed:
-            self._dropped(failed, "refused")
+            if await self._redis.xrange(entry.place.key, entry.id, entry.id):
+                return
+            [(newest, _fields)] = await self._redis.xrevrange(entry.place.key, count=1)
+            self._clock.last = max(self._clock.last, int(newest.partition(b"-")[0]))
+            entry.id = self.stamp()
+            await self._redis.execute_command(*entry.command())
 
     async def _tidy(self, entries: Iterable[_Entry]) -> None:
         """Look after the journals that have grown by a quarter of what they may, or were not looked at for long."""

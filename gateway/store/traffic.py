@@ -7,9 +7,11 @@ the channel's ``packets_ttl`` says for how long, for each packet is a write to R
 
 from __future__ import annotations
 
+import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -130,7 +132,7 @@ class Traffic:
             while members := await self._redis.zpopmin(index, 500):
                 await self._redis.unlink(*(f"{index}:{member.decode()}" for member, _ in members))
 
-    async def read(self, whose: Iterable[tuple[int, str]], span: Span) -> Chunks:
+    async def read(self, whose: Iterable[tuple[int, str]], span: Span, turn: asyncio.Lock | None = None) -> Chunks:
         """The traffic of these (channel id, ident) in one order, as JSON texts. Raises StoreError.
 
         ``{"timestamp", "type", "data" (base64), "conn", "ident", "channel_id"}``, and ``source``, ``reason``, or
@@ -143,8 +145,9 @@ class Traffic:
             sources.append(JournalEntries.of(self._keys.traffic_of(channel_id, ident), span, view.of_entry))
             parked = self._keys.parked(channel_id)
             sources.append(JournalEntries.of(parked, span, view.of_parked, PARKED_AT_ONCE))
-        async for page in merged(self._redis, sources):
-            yield page.texts
+        async with aclosing(merged(self._redis, sources, turn)) as pages:
+            async for page in pages:
+                yield page.texts
 
     async def sizes(self, channel_id: int, idents: Iterable[str]) -> dict[str, int]:
         """Bytes of Redis' memory that the traffic of each ident takes. Raises StoreError."""
