@@ -19,8 +19,9 @@ Item = dict[str, Any]
 
 TIMEOUT = 30.0
 """Seconds between two bytes of an answer."""
+CONNECT_TIMEOUT = 10.0
 DENIED = 3
-"""flespi's code for an id that does not exist, or is not for this token."""
+"""flespi's code for what a token may not do; with an id, also for an item that does not exist."""
 SHOWN_BYTES = 200
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -47,10 +48,9 @@ class Client:
 
     def __init__(self, url: str, token: str | None, ca: Path | None = None) -> None:
         """Raises AdminError where ``url`` or ``ca`` cannot be."""
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/gw")
         self._token = token
         self._http = httpx.Client(
-            timeout=TIMEOUT,
             verify=_trust(ca),
             trust_env=_host_of(self.url) not in LOCAL,  # a proxy knows another machine by that name
         )
@@ -63,10 +63,10 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def get(self, *path: str, data: Mapping[str, Any] | None = None, wait: float = 0.0, **query: str) -> Answer:
-        """GET; ``data`` is the JSON object of the parameter of that name, ``wait`` how long the answer may take."""
-        arguments = {**query, **({"data": json.dumps(data)} if data else {})}
-        return self._ask("GET", path, wait, params=arguments)
+    def get(self, *path: str, data: Mapping[str, Any] | None = None, fields: str = "", wait: float = 0.0) -> Answer:
+        """GET; ``data`` is the JSON object of the parameter of that name, ``wait``: so long may the gateway wait."""
+        query = {"data": json.dumps(data) if data else "", "fields": fields}
+        return self._ask("GET", path, wait, params={name: text for name, text in query.items() if text})
 
     def send(self, method: str, *path: str, body: Any = None) -> Answer:
         """POST, PUT, PATCH, DELETE."""
@@ -86,7 +86,11 @@ class Client:
     def _request(self, method: str, path: tuple[str, ...], wait: float, arguments: Mapping[str, Any]) -> httpx.Response:
         url = "/".join([self.url, *(quote(part, safe="") for part in path)])
         try:
-            return self._http.request(method, url, timeout=TIMEOUT + wait, **arguments)
+            return self._http.request(
+                method, url, timeout=httpx.Timeout(TIMEOUT + wait, connect=CONNECT_TIMEOUT), **arguments
+            )
+        except httpx.ConnectTimeout:
+            raise AdminError(f"cannot reach the gateway at {self.url}: nobody answers there") from None
         except httpx.TimeoutException:
             raise AdminError(f"{self.url} did not answer within {TIMEOUT + wait:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
@@ -110,9 +114,9 @@ class Client:
 
 def _sentence(error: Mapping[str, Any]) -> str:
     """An error of the API, with the place that it is about."""
+    if error.get("code") == DENIED and error.get("id") is not None:
+        return f"there is no item {error['id']}, or this token may not do that with it"
     where = [f"{name} {error[name]}" for name in ("field", "id") if error.get(name) is not None]
-    if "index" in error:
-        where.append(f"item {error['index'] + 1}")
     hint = error.get("schema_hint")
     known = f"; there are: {', '.join(map(str, hint))}" if isinstance(hint, list) else ""
     return str(error["reason"]) + (f" ({', '.join(where)})" if where else "") + known

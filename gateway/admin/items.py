@@ -30,23 +30,31 @@ LISTED: dict[Kind, str] = {
     DEVICES: "id,name,enabled,device_type_name,configuration.ident,connected,last_active,messages_ttl,messages_rotate",
     TOKENS: "id,info,enabled,access,ttl,expire,created,accessed",
 }
+SHOWN: dict[Kind, str] = {
+    CHANNELS: "id,name,enabled,protocol_id,protocol_name,configuration,metadata,messages_ttl,messages_size,"
+    "connections_count,uri",
+    DEVICES: "id,name,enabled,protocol_id,protocol_name,device_type_id,device_type_name,configuration,metadata,"
+    "messages_ttl,messages_rotate,messages_size,connected,last_active",
+    TOKENS: "",
+}
+"""What ``show`` asks for; empty: what the API gives by itself."""
 ACCESS = {0: "standard", 1: "master", 2: "ACL"}
 
 
 COLUMNS: dict[Kind, Sequence[Column]] = {
     CHANNELS: (
         column("id"),
-        column("name"),
+        column("name", shrink=12),
         column("enabled", drop=2),
         column("protocol", "protocol_name", drop=5),
-        column("listen", "configuration.listen", drop=1),
+        column("listen", "configuration.listen", drop=1, shrink=20),
         column("unknown ident", "configuration.unknown_ident", drop=4),
         column("keeps", "messages_ttl", drop=3, show=seconds),
         column("connections", "connections_count", drop=6, show=text),
     ),
     DEVICES: (
         column("id"),
-        column("name", drop=1),
+        column("name", drop=1, shrink=12),
         column("ident", "configuration.ident"),
         column("type", "device_type_name", drop=5),
         column("enabled", drop=3),
@@ -57,7 +65,7 @@ COLUMNS: dict[Kind, Sequence[Column]] = {
     ),
     TOKENS: (
         column("id"),
-        column("info"),
+        column("info", shrink=12),
         column("enabled", drop=2),
         column("access", "access.type", drop=1, show=lambda value: ACCESS.get(value, text(value))),
         column("ttl", drop=4, show=lambda value: seconds(value) if value else ""),
@@ -80,15 +88,19 @@ def run_list(client: Client, options: Namespace, output: Output) -> list[str]:
     kind = KINDS[options.kind]
     fields = options.fields or LISTED[kind]
     answer = client.get(*kind.path, selector(kind, options.selector), fields=fields)
-    columns = [column(name) for name in fields.split(",")] if options.fields else COLUMNS[kind]
-    output.items(answer.result, columns, f"no {kind.name}")
+    columns = (
+        [column(name, drop=place, shrink=20) for place, name in enumerate(fields.split(","))]
+        if options.fields
+        else COLUMNS[kind]
+    )
+    output.items(answer.result, columns, f"no {kind.name}", is_chosen=bool(options.fields))
     return answer.failures
 
 
 def run_show(client: Client, options: Namespace, output: Output) -> list[str]:
     """``KIND show SELECTOR``: all fields."""
     kind = KINDS[options.kind]
-    answer = client.get(*kind.path, ids(client, kind, options.selector))
+    answer = client.get(*kind.path, ids(client, kind, options.selector), fields=SHOWN[kind])
     if not answer.result:
         raise AdminError(f"no {kind.singular} is {options.selector!r}")
     output.details(answer.result)

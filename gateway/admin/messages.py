@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.admin.client import AdminError, Client, Item
-from gateway.admin.output import Column, Output, ago, column, compact, count, printable, text, when
+from gateway.admin.output import Column, Output, age, column, compact, count, printable, text, when
 from gateway.admin.selectors import DEVICES, KINDS, Kind, ids
 
 LAST = 20
@@ -44,13 +45,13 @@ def _others(message: Item) -> str:
 
 COLUMNS = (
     column("time", "timestamp", show=when),
-    Column("ident", lambda message: text(message.get("ident")), drop=4),
+    column("ident", drop=4),
     Column("position", _position, drop=1),
-    Column("km/h", lambda message: text(message.get("position.speed")), drop=2, is_number=True),
-    Column("valid", lambda message: text(message.get("position.valid")), drop=5),
-    Column("satellites", lambda message: text(message.get("position.satellites")), drop=6, is_number=True),
-    Column("event", lambda message: text(message.get("event.enum")), drop=3, is_number=True),
-    Column("received", lambda message: when(message.get("server.timestamp")), drop=7),
+    column("km/h", "position.speed", drop=2, show=count),
+    column("valid", "position.valid", drop=5),
+    column("satellites", "position.satellites", drop=6, show=count),
+    column("event", "event.enum", drop=3, show=count),
+    column("received", "server.timestamp", drop=7, show=when),
     Column("others", _others, drop=8, is_number=True),
 )
 
@@ -71,19 +72,23 @@ def run_messages(client: Client, options: Namespace, output: Output) -> list[str
         for message in messages:
             output.json_line(message)
         return answer.failures
-    output.items(messages, _columns(messages) if options.fields else COLUMNS, "no messages")
+    columns = _columns(messages, options.fields) if options.fields else COLUMNS
+    output.items(messages, columns, "no messages", is_chosen=bool(options.fields))
     if options.count and len(messages) == options.count:
         output.note(f"{'the last ' if is_last else ''}{count(options.count)}; there may be more: --count 0 shows all")
     return answer.failures
 
 
-def _columns(messages: Sequence[Item]) -> list[Column]:
-    """One for each parameter that occurs."""
-    names = list(dict.fromkeys(name for message in messages for name in message))
-    return [
-        Column(name, lambda message, name=name: _show(name, message.get(name)), drop=place)  # type: ignore[misc]
-        for place, name in enumerate(names[:COLUMNS_MOST])
-    ]
+def _columns(messages: Sequence[Item], fields: str) -> list[Column]:
+    """One for each parameter that occurs, in the order of ``fields``."""
+    masks = [mask.strip() for mask in fields.split(",")]
+    names = dict.fromkeys(name for message in messages for name in message)
+    places = {name: next((n for n, mask in enumerate(masks) if fnmatchcase(name, mask)), len(masks)) for name in names}
+    return [_column(name, place) for place, name in enumerate(sorted(names, key=places.__getitem__)[:COLUMNS_MOST])]
+
+
+def _column(name: str, place: int) -> Column:
+    return Column(name, lambda message: _show(name, message.get(name)), drop=place, shrink=0 if name in TIMES else 20)
 
 
 def run_tail(client: Client, options: Namespace, output: Output) -> list[str]:
@@ -95,7 +100,7 @@ def run_tail(client: Client, options: Namespace, output: Output) -> list[str]:
         if output.is_json:
             output.json_line(message)
         else:
-            output.line(_line(message, bool(options.fields)))
+            output.line(_line(message, bool(options.fields)), is_cut=True)
     return []
 
 
@@ -167,9 +172,9 @@ def _line(message: Item, is_chosen: bool) -> str:
 
 TELEMETRY = (
     column("parameter"),
-    column("value"),
+    Column("age", lambda row: age(row["ts"]), drop=1),
     column("time", "ts", drop=2, show=when),
-    Column("age", lambda row: ago(row["ts"]), drop=1),
+    column("value", shrink=20),
 )
 
 

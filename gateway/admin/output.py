@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,18 +30,29 @@ LIST_MOST = 4
 
 @frozen
 class Column:
-    """``cell`` makes the text of an item. ``drop``: the column with the greatest one goes first, 0 never goes."""
+    """``cell`` makes the text of an item. ``drop``: the column with the greatest one goes first, 0 never goes.
+    ``shrink``: it may be cut to so many characters before any column goes; 0: it may not."""
 
     title: str
     cell: Callable[[Item], str]
     drop: int = 0
+    shrink: int = 0
     is_number: bool = False
 
 
-def column(title: str, name: str = "", drop: int = 0, show: Callable[[Any], str] | None = None) -> Column:
+def column(
+    title: str, name: str = "", drop: int = 0, show: Callable[[Any], str] | None = None, shrink: int = 0
+) -> Column:
     """The column of a field; dots lead into objects."""
     shown = show or text
-    return Column(title, lambda item: shown(part(item, name or title)), drop, show in (count, seconds))
+    return Column(title, lambda item: shown(part(item, name or title)), drop, shrink, show is count)
+
+
+class _Console(Console):
+    """Leaves it to the command what happens when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class Output:
@@ -49,18 +60,24 @@ class Output:
 
     def __init__(self, is_json: bool = False) -> None:
         self.is_json = is_json
-        is_terminal = sys.stdout.isatty()
-        self._console = Console(
-            file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if is_terminal else UNLIMITED
+        self._is_terminal = sys.stdout.isatty()
+        self._console = _Console(
+            file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if self._is_terminal else UNLIMITED
         )
         self.width = self._console.width
 
-    def items(self, items: Sequence[Item], columns: Sequence[Column], nothing: str) -> None:
-        """A table, or a JSON array; ``nothing`` is said where there are no items."""
+    def items(self, items: Sequence[Item], columns: Sequence[Column], nothing: str, *, is_chosen: bool = False) -> None:
+        """A table, or a JSON array; ``nothing`` is said where there are no items. ``is_chosen``: somebody asked for
+        these columns, and learns which of them have no room."""
         if self.is_json:
             self.document(list(items))
         elif items:
-            self._console.print(self._table(items, columns), soft_wrap=False)
+            cells = {one: [printable(one.cell(item)) for item in items] for one in columns}
+            widths = _fitting(cells, self.width)
+            self._print_table(cells, widths)
+            missing = [one.title for one in columns if one not in widths and any(cells[one])]
+            if missing and is_chosen:
+                self.note(f"no room for {', '.join(missing)}: take a wider terminal, or | cat")
         else:
             self.note(nothing)
 
@@ -85,37 +102,56 @@ class Output:
         """One JSON text in a line of its own, at once."""
         print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
 
-    def line(self, words: str, style: str = "") -> None:
-        """A line for people, at once; cut to the width of the terminal."""
-        self._console.print(Text(words, style), no_wrap=True, overflow="ellipsis", crop=True)
+    def line(self, words: str, style: str = "", *, is_cut: bool = False) -> None:
+        """A line for people, at once. ``is_cut``: what does not fit into the terminal's line is left out."""
+        self._console.print(Text(words, style), no_wrap=is_cut, overflow="ellipsis" if is_cut else "fold")
         sys.stdout.flush()
 
     def note(self, words: str) -> None:
         """Something beside the result."""
         print(words, file=sys.stderr)
 
-    def _table(self, items: Sequence[Item], columns: Sequence[Column]) -> Table:
-        cells = {one.title: [printable(one.cell(item)) for item in items] for one in columns}
-        shown = _fitting(columns, cells, self.width)
+    def _print_table(self, cells: Mapping[Column, Sequence[str]], widths: Mapping[Column, int]) -> None:
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, PADDING, 0, 0))
-        for one in shown:
-            justify = "right" if one.is_number else "left"
-            table.add_column(one.title, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-        for row in zip(*(cells[one.title] for one in shown), strict=True):
-            table.add_row(*(Text(cell) for cell in row))
-        return table
+        for one, width in widths.items():
+            table.add_column(
+                one.title,
+                justify="right" if one.is_number else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                width=width,
+            )
+        for row in zip(*(cells[one] for one in widths), strict=True):
+            table.add_row(*map(Text, row))
+        if self._is_terminal:
+            self._console.print(table)
+            return
+        with self._console.capture() as captured:
+            self._console.print(table)
+        for line in captured.get().splitlines():
+            print(line.rstrip())
 
 
-def _fitting(columns: Sequence[Column], cells: dict[str, list[str]], width: int) -> list[Column]:
-    """The columns that say something and fit."""
-    shown = [one for one in columns if one.drop == 0 or any(cells[one.title])]
-    widths = {one.title: max(map(cell_len, [one.title, *cells[one.title]])) + PADDING for one in shown}
-    while sum(widths[one.title] for one in shown) - PADDING > width:
-        least = max(shown, key=lambda one: one.drop)
-        if not least.drop:
+def _fitting(cells: Mapping[Column, Sequence[str]], width: int) -> dict[Column, int]:
+    """The columns that say something and fit, and how wide each is."""
+    shown = [one for one in cells if one.drop == 0 or any(cells[one])]
+    natural = {one: max(map(cell_len, [one.title, *cells[one]])) for one in shown}
+    least = {
+        one: min(natural[one], max(one.shrink, cell_len(one.title))) if one.shrink else natural[one] for one in shown
+    }
+    while _total(least[one] for one in shown) > width:
+        first = max(shown, key=lambda one: one.drop)
+        if not first.drop:
             break
-        shown.remove(least)
-    return shown
+        shown.remove(first)
+    widths = {one: least[one] for one in shown}
+    for one in shown:
+        widths[one] += min(natural[one] - least[one], max(0, width - _total(widths.values())))
+    return widths
+
+
+def _total(widths: Iterable[int]) -> int:
+    return sum(width + PADDING for width in widths) - PADDING
 
 
 def part(item: Any, path: str) -> Any:
@@ -181,9 +217,12 @@ def when(value: Any) -> str:
 
 def ago(value: Any) -> str:
     """How long ago that was."""
-    if not isinstance(value, int | float) or not value:
-        return ""
-    return seconds(max(0.0, time.time() - value))
+    return f"{age(value)} ago" if age(value) else ""
+
+
+def age(value: Any) -> str:
+    """The time since then."""
+    return seconds(max(0.0, time.time() - value)) if isinstance(value, int | float) and value else ""
 
 
 def seconds(value: Any) -> str:

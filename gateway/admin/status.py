@@ -13,6 +13,8 @@ from gateway.admin.client import AdminError, Client
 from gateway.admin.output import Output, column, count, printable, seconds, size
 
 UNAVAILABLE = 503
+SLOW = 5.0
+"""Seconds from which on a reader's lag is shown."""
 PREFIX = "gateway_"
 Figures = dict[str, list[tuple[dict[str, str], float]]]
 SUMS = (
@@ -93,7 +95,7 @@ def _print(output: Output, shown: dict[str, Any], lags: Iterable[dict[str, Any]]
     output.line("")
     for title, value in _rows(shown):
         output.line(f"{title:<22}{value}")
-    behind = [lag for lag in lags if lag["seconds"] > 0]
+    behind = [lag for lag in lags if lag["seconds"] >= SLOW]
     if behind:
         output.line("")
         output.items(behind, LAGS, "")

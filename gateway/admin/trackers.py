@@ -7,7 +7,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 
 from gateway.admin.client import Client, Item
-from gateway.admin.output import Column, Output, ago, column, compact, size, text, when
+from gateway.admin.output import Column, Output, age, ago, column, compact, size, text, when
 from gateway.admin.selectors import CHANNELS, KINDS, ids
 
 CONNECTIONS = (
@@ -16,17 +16,17 @@ CONNECTIONS = (
     column("channel", "channel_id", drop=4),
     column("from", "source", drop=1),
     column("transport", drop=5),
-    Column("since", lambda item: ago(item.get("established")), drop=2),
-    Column("silent for", lambda item: ago(item.get("last_active")), drop=6),
+    column("connected for", "established", drop=2, show=age),
+    column("silent for", "last_active", drop=6, show=age),
     column("messages", "msgs", drop=7),
     column("received", "recv", drop=8, show=size),
 )
 IDENTS = (
     column("ident"),
     column("verdict", drop=1),
-    column("reason", drop=2),
+    column("reason", drop=2, shrink=30),
     column("device", "device_id", drop=4),
-    Column("last seen", lambda item: ago(item.get("last_seen")), drop=3),
+    column("last seen", drop=3, show=ago),
     column("from", "peer", drop=5),
     column("times", "count", drop=6),
     column("traffic", "size", drop=7, show=size),
@@ -97,8 +97,8 @@ PACKETS = (
     Column("what", _direction),
     Column("bytes", lambda packet: text(packet.get("size") or len(packet["hex"]) // 2 or None), drop=2, is_number=True),
     column("from", "source", drop=4),
-    column("reason", drop=1),
-    Column("data", lambda packet: packet["hex"] if len(packet["hex"]) <= 72 else f"{packet['hex'][:72]}...", drop=3),
+    column("reason", drop=1, shrink=30),
+    column("data", "hex", drop=3, shrink=16),
 )
 
 
@@ -133,5 +133,5 @@ LOGS = (
     column("item", "origin_id", drop=3),
     Column("event", _event),
     column("ident", drop=2),
-    Column("details", _details, drop=1),
+    Column("details", _details, drop=1, shrink=30),
 )
