@@ -118,6 +118,7 @@ class ReadersStage:
             store.messages,
             store.writer.registered,
             posted=store.keys.posted,
+            record=store.observation.events.record,
             forgotten=self._telemetry.forget,
         )
         self.channel_readers = ["registrar", "mqtt"]

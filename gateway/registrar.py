@@ -19,6 +19,7 @@ from gateway import message as msg
 from gateway import metrics
 from gateway.errors import DecodeError, StoreError
 from gateway.store.changes import Arrived, DeviceChange, DeviceState, Forget, Work, change_of, older
+from gateway.store.event_codes import EventCode
 from gateway.store.items import Change, Device, Items
 from gateway.store.messages import DeviceMessages
 from gateway.store.posted import order_of
@@ -33,8 +34,6 @@ YIELD_AFTER = 100
 STATES_KEPT = 5000
 """Devices whose telemetry stays in memory (about 10 KiB each); others are read again."""
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
-INVALID_REMOVED = 305
-"""flespi's event code in a device's log: invalid parameters were removed."""
 
 
 def add_identity(message: Message, device: Device) -> None:
@@ -131,7 +130,7 @@ class Registrar:
             self._forgotten(change.device_id, change.forgotten)
         if change.lost_positions:
             self._record(
-                "devices", change.device_id, INVALID_REMOVED,
+                "devices", change.device_id, EventCode.PROCESSING_WARNING, reason="invalid parameters removed",
                 ident=change.ident, messages=change.lost_positions, parameters=[msg.LATITUDE, msg.LONGITUDE],
             )  # fmt: skip
 

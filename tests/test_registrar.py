@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 
 import orjson
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.registrar import Registrar
 from gateway.store.items import Device, Items
 from gateway.store.keys import ShardKeys
+from gateway.store.masks import Masks
 from gateway.store.messages import DeviceMessages
+from gateway.store.posted import Post, Posted
 from gateway.store.reader import LogReader
 from gateway.store.telemetry import Telemetry
 
 KEYS = ShardKeys()
 IDENT = "352093081452251"
+POSTED_AT = 1_700_000_500.0
 
 
 class Gateway:
@@ -27,12 +31,22 @@ class Gateway:
         self.items = Items(redis)
         self.messages = DeviceMessages(redis, KEYS)
         self.telemetry = Telemetry(redis, KEYS)
+        self.posted = Posted(redis, KEYS, lambda: POSTED_AT)
+        self.events: list[tuple] = []
+        self.forgotten: list[tuple[int, set[str]]] = []
+        self.registered: list[int] = []
         self.registrar = self.new_registrar()
         self.sent = 0
 
     def new_registrar(self) -> Registrar:
-        reader = LogReader(self.redis, KEYS, "registrar", lambda: {KEYS.channel_log(1): 1}, wait=0.001)
-        return Registrar(reader, self.items, self.messages)
+        streams = {KEYS.channel_log(1): 1, KEYS.posted: 0}
+        reader = LogReader(self.redis, KEYS, "registrar", lambda: streams, wait=0.001)
+        return Registrar(
+            reader, self.items, self.messages, self.registered.append,
+            posted=KEYS.posted,
+            record=lambda *event, **fields: self.events.append((*event, fields)),
+            forgotten=lambda device_id, names: self.forgotten.append((device_id, names)),
+        )  # fmt: skip
 
     async def set_up(self) -> Device:
         await self.items.create_channel(name="test", protocol_id=14)
@@ -49,6 +63,14 @@ class Gateway:
             for n, message in enumerate(messages)
         ]
         await self.redis.xadd(KEYS.channel_log(1), {"ident": ident, "messages": b"\n".join(texts)}, id=f"{stamp}-0")
+
+    async def post(self, *messages: dict, device_id: int = 1) -> None:
+        """Messages that come by the API."""
+        await self.posted.add([Post(self.items.devices[device_id], messages)])
+
+    async def forget(self, parameters: str, device_id: int = 1) -> None:
+        """An order to delete telemetry."""
+        await self.posted.add([Post(self.items.devices[device_id], forget=Masks.parse(parameters))])
 
     async def register(self, registrar: Registrar | None = None) -> None:
         while await (registrar or self.registrar).step():
@@ -223,6 +245,216 @@ def test_a_message_that_breaks_registration_stops_nobody(run, redis):
         await gateway.receive({"timestamp": 3})
         await gateway.register()
         assert len(await gateway.stored()) == 3
+
+    run(scenario())
+
+
+def test_a_posted_message_goes_the_way_of_all(run, redis):
+    """Position rules, device's identity, messages, telemetry, device log."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        await gateway.post(
+            {"timestamp": 100, "din": 1, "device.id": 99, "position.latitude": 91, "position.longitude": 1}
+        )
+        await gateway.register()
+        [message] = await gateway.stored()
+        assert message == {
+            "ident": IDENT, "timestamp": 100, "din": 1, "server.timestamp": POSTED_AT, "protocol.id": 14,
+            "device.id": 1, "device.name": "Van", "device.type.id": 303,
+            "position.valid": False, "position.skipped": True,
+        }  # fmt: skip
+        assert await gateway.logged() == [message]
+        assert (await gateway.telemetry.get(1))["din"] == (100, 1)
+        assert gateway.registered == [0], "it took no room in a channel's log"
+
+    run(scenario())
+
+
+def test_a_posted_message_changes_the_stored_one(run, redis):
+    """Which keeps what the posted one says nothing of; telemetry's position is that of both together."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        where = {"position.latitude": 54.5, "position.longitude": 25.5}
+        await gateway.receive(
+            {"timestamp": 100, **where, "position.valid": True, "din": 1}, {"timestamp": 101, "din": 2}
+        )
+        await gateway.register()
+        await gateway.post({"timestamp": 100, "position.valid": False, "note": "tunnel"})
+        await gateway.register()
+        first, second = await gateway.stored()
+        assert {**where, "position.valid": False, "note": "tunnel", "din": 1}.items() <= first.items()
+        assert second["din"] == 2
+        position = (await gateway.telemetry.get(1, ["position"]))["position"]
+        assert position == (100, {"latitude": 54.5, "longitude": 25.5, "valid": False})
+        assert [message.get("note") for message in await gateway.logged()] == [None, None, "tunnel"]
+
+    run(scenario())
+
+
+def test_what_was_posted_can_be_taken_back(run, redis):
+    """Though the tracker said the same before; and what the tracker sends once more changes nothing then."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        await gateway.receive({"timestamp": 100, "din": 1})
+        for value in (2, 1, 3, True):
+            await gateway.post({"timestamp": 100, "din": value})
+            await gateway.register()
+            assert [message["din"] for message in await gateway.stored()] == [value]
+        assert (await gateway.stored())[0]["din"] is True
+        await gateway.post({"timestamp": 100, "din": True})
+        await gateway.receive({"timestamp": 100, "din": 1})
+        await gateway.register()
+        assert (await gateway.stored())[0]["din"] is True
+        assert len(await gateway.logged()) == 5
+
+    run(scenario())
+
+
+def test_trackers_messages_and_posted_ones_of_one_time_merge_in_one_batch(run, redis):
+    """In whichever order they are read, the parameters of both are there, and each is handed on once."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        await gateway.receive({"timestamp": 100, "a": 1})
+        await gateway.post({"timestamp": 100, "b": 2}, {"timestamp": 100, "c": 3})
+        await gateway.receive({"timestamp": 100, "d": 4})
+        await gateway.register()
+        [message] = await gateway.stored()
+        assert {"a": 1, "b": 2, "c": 3, "d": 4}.items() <= message.items()
+        assert len(await gateway.logged()) == 4
+
+    run(scenario())
+
+
+def test_a_posted_message_reaches_a_disabled_device_and_not_a_deleted_one(run, redis):
+    """Disabled: its tracker is not welcome. Deleted: nothing of it shall come to be again."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        device = await gateway.set_up()
+        await gateway.items.change_device(device.id, lambda old: evolve(old, enabled=False))
+        await gateway.receive({"timestamp": 1})
+        await gateway.post({"timestamp": 2})
+        await gateway.register()
+        assert [message["timestamp"] for message in await gateway.stored()] == [2]
+        await gateway.post({"timestamp": 3})
+        await gateway.items.delete_device(device.id)
+        await gateway.register()
+        assert [message["timestamp"] for message in await gateway.stored()] == [2]
+
+    run(scenario())
+
+
+def test_deleted_telemetry_stays_away_until_a_message_has_it(run, redis):
+    """The registrar knows the values it has in memory; those go too."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        await gateway.receive({"timestamp": 100, "can.a": 1, "can.b": 2, "din": 3})
+        await gateway.register()
+        await gateway.forget("can.*,nothing")
+        await gateway.register()
+        assert gateway.forgotten == [(1, {"can.a", "can.b"})]
+        await gateway.receive({"timestamp": 101, "din": 4})
+        await gateway.receive({"timestamp": 100, "can.a": 1, "can.b": 2, "din": 3})
+        await gateway.register()
+        telemetry = await gateway.telemetry.get(1)
+        assert telemetry.keys() & {"can.a", "can.b", "din"} == {"din"}
+        await gateway.receive({"timestamp": 50, "can.a": 7})
+        await gateway.register()
+        assert (await gateway.telemetry.get(1, ["can.a"])) == {"can.a": (50, 7)}
+        await gateway.forget("all")
+        await gateway.register()
+        assert await gateway.telemetry.get(1) == {}
+        assert len(await gateway.stored()) == 3, "messages are another matter"
+
+    run(scenario())
+
+
+def test_deletion_and_messages_in_one_batch_keep_their_order(run, redis):
+    """What came before it goes, what comes after it stays."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        await gateway.post({"timestamp": 100, "a": 1, "b": 1})
+        await gateway.forget("a,b")
+        await gateway.post({"timestamp": 101, "b": 2})
+        await gateway.register()
+        telemetry = await gateway.telemetry.get(1)
+        assert "a" not in telemetry
+        assert telemetry["b"] == (101, 2)
+
+    run(scenario())
+
+
+def test_a_device_that_stores_nothing_hands_on_all_the_same(run, redis):
+    """messages_ttl 0: telemetry and the device log, no messages."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        device = await gateway.set_up()
+        await gateway.items.change_device(device.id, lambda old: evolve(old, messages_ttl=0))
+        await gateway.receive({"timestamp": 100, "din": 1, "position.speed": 5}, {"timestamp": 100, "dout": 2})
+        await gateway.register()
+        assert await gateway.stored() == []
+        assert await redis.exists(KEYS.merged(1), KEYS.messages(1)) == 0
+        assert len(await gateway.logged()) == 2
+        telemetry = await gateway.telemetry.get(1)
+        assert (telemetry["din"], telemetry["dout"], telemetry["position"]) == ((100, 1), (100, 2), (100, {"speed": 5}))
+        await gateway.items.change_device(device.id, lambda old: evolve(old, messages_ttl=100))
+        await gateway.receive({"timestamp": 100, "din": 2})
+        await gateway.register()
+        assert [message["din"] for message in await gateway.stored()] == [2]
+
+    run(scenario())
+
+
+def test_removed_coordinates_are_told_once_a_batch(run, redis):
+    """flespi's event 305; not for what is sent once more, nor for a message without any."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        await gateway.set_up()
+        nowhere = {"position.latitude": 0, "position.longitude": 0}
+        packet = [{"timestamp": 1, **nowhere}, {"timestamp": 2, **nowhere}, {"timestamp": 3, "din": 1}]
+        await gateway.receive(*packet)
+        await gateway.register()
+        await gateway.receive(*packet)
+        await gateway.receive({"timestamp": 4, "position.latitude": 1.5, "position.longitude": 1.5})
+        await gateway.register()
+        [(kind, device_id, code, fields)] = gateway.events
+        assert (kind, device_id, code) == ("devices", 1, 305)
+        assert fields["ident"] == IDENT
+        assert fields["messages"] == 2
+        assert fields["parameters"] == ["position.latitude", "position.longitude"]
+
+    run(scenario())
+
+
+def test_a_changed_device_is_read_again(run, redis):
+    """Its messages may have been trimmed meanwhile, by whoever changed it."""
+
+    async def scenario() -> None:
+        gateway = Gateway(redis)
+        device = await gateway.set_up()
+        await gateway.receive({"timestamp": 100, "din": 1})
+        await gateway.register()
+        await redis.delete(KEYS.telemetry(device.id))
+        await gateway.items.change_device(device.id, lambda old: evolve(old, name="Bus"))
+        await gateway.receive({"timestamp": 50, "din": 2})
+        await gateway.register()
+        telemetry = await gateway.telemetry.get(device.id)
+        assert telemetry["din"] == (50, 2)
+        assert telemetry["device.name"] == (50, "Bus")
 
     run(scenario())
 

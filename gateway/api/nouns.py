@@ -8,13 +8,35 @@ from typing import Any
 
 import msgspec
 
-from gateway.api import channels, devices, exposition, expressions, health, parameters, protocols
+from gateway.api import (
+    channels,
+    device_messages,
+    devices,
+    exposition,
+    expressions,
+    health,
+    messages,
+    parameters,
+    protocols,
+    telemetry,
+)
 from gateway.api.answers import Answer
 from gateway.api.call import Call
 from gateway.api.openapi import describe
 from gateway.api.operations import Operation
 
-NOUNS: tuple[ModuleType, ...] = (channels, devices, protocols, parameters, health, exposition, expressions)
+NOUNS: tuple[ModuleType, ...] = (
+    channels,
+    messages,
+    devices,
+    device_messages,
+    telemetry,
+    protocols,
+    parameters,
+    health,
+    exposition,
+    expressions,
+)
 
 
 async def _describe(call: Call) -> Answer:
