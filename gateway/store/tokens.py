@@ -12,7 +12,8 @@ import hmac
 import secrets
 import string
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -201,16 +202,23 @@ class Tokens:
             await self._write(token)
             return token, key
 
-    async def update(self, token_id: int, **values: Any) -> Token | None:
-        """Store other values of some fields; None if there is no such token. Raises ItemError, StoreError."""
+    async def change(self, token_id: int, change: Callable[[Token], Mapping[str, Any]]) -> Token | None:
+        """Store other values of some fields; None if there is no such token.
+
+        ``change`` is given the token as it is when its turn has come. Raises ItemError, StoreError, and what it raises.
+        """
         async with self._changing:
             old = self._tokens.get(token_id)
             if old is None:
                 return None
-            token = _made(old, **values)
+            token = _made(old, **change(old))
             self._check_ids(token)
             await self._write(token)
             return token
+
+    async def update(self, token_id: int, **values: Any) -> Token | None:
+        """The same with values that are known."""
+        return await self.change(token_id, lambda old: values)
 
     async def delete(self, token_ids: Sequence[int]) -> None:
         """Forget tokens, for good. Raises StoreError."""
@@ -222,7 +230,7 @@ class Tokens:
                 await self._redis.hdel(keys.TOKENS, *names)
             for token_id in token_ids:
                 self._forget(token_id)
-            with store_errors():
+            with suppress(StoreError), store_errors():  # what is left of them there is never read
                 await self._redis.hdel(keys.TOKENS_ACCESSED, *names)
 
     def _check_ids(self, token: Token) -> None:
