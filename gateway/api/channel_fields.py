@@ -18,6 +18,7 @@ from gateway.api.selectors import select
 from gateway.protocols.catalog import PROTOCOLS
 from gateway.store.connection import store_errors
 from gateway.store.items import Channel
+from gateway.store.views import CID
 
 
 class ChannelView(Struct):
@@ -61,7 +62,7 @@ def local_table(parts: Parts, sizes: dict[int, int] | None) -> FieldTable:
         "protocol_name": lambda channel: PROTOCOLS[channel.protocol_id].name,
         "connections_count": lambda channel: counts()[channel.id],
         "blocked": lambda channel: 0,
-        "cid": lambda channel: 0,
+        "cid": lambda channel: CID,
         "uri": lambda channel: uri_of(parts, channel),
         "secondary_uri": lambda channel: "",
     }  # fmt: skip

@@ -18,6 +18,7 @@ from gateway.protocols.catalog import PROTOCOLS
 from gateway.store.connection import store_errors
 from gateway.store.items import Device
 from gateway.store.telemetry import Values
+from gateway.store.views import CID
 
 LEGACY = {"ident": "configuration.ident"}
 """Old names in selectors."""
@@ -76,7 +77,7 @@ def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
         "media_ttl": lambda device: 0,
         "media_rotate": lambda device: 0,
         "blocked": lambda device: 0,
-        "cid": lambda device: 0,
+        "cid": lambda device: CID,
     }
     if asked is not None:
         readers["messages_size"] = lambda device: asked.sizes.get(device.id, 0)

@@ -22,7 +22,8 @@ from gateway.api.operations import Operation, Right
 from gateway.api.selectors import select
 from gateway.parameters import catalogue
 from gateway.protocols.catalog import PROTOCOLS, TrackerProtocol
-from gateway.protocols.teltonika.avl_ids import all_rows, find_model, rows_for
+from gateway.protocols.teltonika import can_flags
+from gateway.protocols.teltonika.avl_ids import AvlRow, all_rows, find_model, rows_for
 
 URI = "gw/channel-protocols"
 
@@ -82,19 +83,28 @@ def _all_parameters() -> list[Json]:
     return _parameters(list(catalogue()))
 
 
+def _sent_as(row: AvlRow) -> list[str]:
+    """The parameters that a value of this row becomes."""
+    return list(can_flags.parameters(row.detail)) if row.kind == "flags" else row.parameters
+
+
 @cache
 def _of_some_models() -> frozenset[str]:
     """Parameters that come from AVL ids: whether a model has them depends on its table."""
-    return frozenset(name for row in all_rows() for name in row.parameters)
+    return frozenset(name for row in all_rows() for name in _sent_as(row))
 
 
 @cache
 def _parameters_of(model: str | None) -> list[Json]:
-    """Those that every tracker's messages may have, and those of the AVL ids that this model can send."""
+    """Those that every tracker's messages may have, and those of the AVL ids in the model's table.
+
+    Of a model without a table of its own, those of its family.
+    """
     if model is None:
         return _all_parameters()
     found = find_model(model)
-    sent = {name for row in rows_for(found.family, found.table).values() for name in row.parameters}
+    rows = [row for row in all_rows() if found.table in row.tables] or rows_for(found.family, found.table).values()
+    sent = {name for row in rows for name in _sent_as(row)}
     return _parameters([name for name in catalogue() if name in sent or name not in _of_some_models()])
 
 

@@ -161,11 +161,11 @@ class Channels:
     async def _changing(self, there: Listening, new: Channel) -> AsyncIterator[None]:
         leaving = [spec for spec in there.endpoints if spec not in new.listen]
         coming = [spec for spec in new.listen if spec not in there.endpoints]
-        had_to_go = await there.replace(leaving, coming)
+        gone = await there.replace(leaving, coming)
         try:
             yield
         except BaseException:
-            await self._to_its_end(self._restore(there, coming, leaving if had_to_go else []))
+            await self._to_its_end(self._restore(there, coming, gone))
             raise
         is_other = bool(leaving or coming) or new.protocol_id != there.channel.protocol_id
         there.intake.channel = new

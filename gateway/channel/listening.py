@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from gateway import aio
 from gateway.channel.connection import TrackerConnection
 from gateway.channel.datagrams import TrackerDatagrams
+from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
 from gateway.errors import ConfigError, GatewayError, ListenError
 from gateway.store.items import Channel
@@ -131,24 +132,24 @@ class Listening:
         for endpoint in self.endpoints.values():
             endpoint.serve()
 
-    async def replace(self, leaving: list[str], coming: list[str]) -> bool:
-        """Listen on ``coming``; where one of ``leaving`` is in the way, that goes first. Whether they had to go.
+    async def replace(self, leaving: list[str], coming: list[str]) -> list[str]:
+        """Listen on ``coming``; those of ``leaving`` that have the same port are in the way, and go first: which ones.
 
         Raises ListenError or ConfigError, and listens as before then.
         """
+        wanted = {port for spec in coming if (port := port_of(spec)) is not None}
+        in_the_way = [spec for spec in leaving if self._place(spec) in wanted]
         try:
-            await self.open(coming)
-            return False
-        except ListenError:
-            if not leaving:
-                raise
-        await self.close(leaving)
-        try:
+            await self.close(in_the_way)
             await self.open(coming)
         except BaseException:
-            await self.restore(leaving)
+            await self.restore([spec for spec in in_the_way if spec not in self.endpoints])
             raise
-        return True
+        return in_the_way
+
+    def _place(self, spec: str) -> tuple[str, int | None]:
+        """What an endpoint occupies: where port 0 was asked for, the one that was given."""
+        return "udp" if spec.startswith("udp:") else "tcp", self.ports().get(spec)
 
     async def restore(self, specs: list[str]) -> None:
         """Listen again on what was given up a moment ago; somebody else may have it now, which is only logged."""

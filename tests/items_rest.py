@@ -1,0 +1,63 @@
+"""Channels and devices as the API's tests meet them: real ports, a real store, tokens with few rights."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twisted.internet import reactor
+
+from gateway.api.parts import Parts
+from gateway.channel.channels import Channels
+from gateway.channel.connections import Limits
+from gateway.settings import GatewaySection, Settings
+from gateway.store.access import Access
+from gateway.store.failures import Failures
+from gateway.store.gate import Gate
+from gateway.store.items import Items
+from gateway.store.keys import ShardKeys
+from gateway.store.log import LogWriter
+from gateway.store.telemetry import Telemetry
+from gateway.store.tokens import Tokens
+from tests.rest import MASTER, Rest, serving
+
+KEYS = ShardKeys()
+
+
+@asynccontextmanager
+async def gateway(redis, ports: range = range(0)) -> AsyncIterator[Rest]:
+    """The API over items and channels; ``ports`` are for channels without endpoints."""
+    gate, items, tokens = Gate(), Items(redis), Tokens(redis, MASTER)
+    writer = LogWriter(redis, KEYS, gate)
+    channels = Channels(reactor, items, writer, gate, Limits(), ports=ports)
+    parts = Parts(
+        settings=Settings(gateway=GatewaySection(public_host="gps.example")),
+        redis=redis, keys=KEYS, items=items, telemetry=Telemetry(redis, KEYS), gate=gate,
+        channels=channels, connections=channels.connections, tokens=tokens, failures=Failures(),
+    )  # fmt: skip
+    writing = asyncio.ensure_future(writer.run())
+    await channels.start()
+    try:
+        async with serving(parts) as there:
+            yield there
+    finally:
+        await channels.stop(timeout=2)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+
+async def key_for(there: Rest, *acl: dict[str, Any]) -> str:
+    """The key of a token with these rights only."""
+    access = Access.from_json({"type": 2, "acl": list(acl)})
+    _token, key = await there.parts.tokens.create(time.time(), access=access)
+    return str(key)
+
+
+async def stored(redis) -> Items:
+    """What another process would read."""
+    items = Items(redis)
+    await items.load()
+    return items
