@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.api import (
+    auth,
     channels,
     device_messages,
     devices,
@@ -19,6 +20,7 @@ from gateway.api import (
     parameters,
     protocols,
     telemetry,
+    tokens,
 )
 from gateway.api.answers import Answer
 from gateway.api.call import Call
@@ -36,6 +38,8 @@ NOUNS: tuple[ModuleType, ...] = (
     health,
     exposition,
     expressions,
+    tokens,
+    auth,
 )
 
 
