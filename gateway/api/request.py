@@ -75,7 +75,7 @@ def authenticate(request: Request, parts: Parts) -> Token:
     key = rest.strip() if word in PREFIXES else header.strip()
     token: Token | None = parts.tokens.authenticate(key, now, address)
     if token is None:
-        parts.failures.failed(address, now)
+        parts.failures.failed(address, now, key)
         raise ApiError.unauthorized("the token is not known, expired or disabled")
     return token
 
