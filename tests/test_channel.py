@@ -5,91 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import orjson
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.testing import StringTransportWithDisconnection
 
 from gateway import metrics
 from gateway.channel.channels import Channels
-from gateway.channel.connection import TrackerConnection
-from gateway.channel.connections import Connections, Limits
-from gateway.channel.datagrams import TrackerDatagrams
-from gateway.channel.intake import Intake
+from gateway.channel.connections import Limits
 from gateway.channel.transport import peer_of
 from gateway.errors import ConfigError, ListenError, StoreError
-from gateway.protocols.catalog import TELTONIKA
 from gateway.store.gate import Gate
 from gateway.store.items import Channel, Device, Items
-from gateway.store.keys import ShardKeys
 from gateway.store.log import LogWriter
 from tests.builders import FrameFactory
-
-KEYS = ShardKeys()
-IMEI = FrameFactory().imei
-
-
-class Transport(StringTransportWithDisconnection):
-    """A transport in memory that can also be aborted."""
-
-    disconnecting = False
-
-    def abortConnection(self) -> None:
-        self.loseConnection()
-
-
-class Shell:
-    """One channel on a real log, with connections in memory. Commits happen when the test says so."""
-
-    def __init__(self, redis, limits: Limits | None = None, **configuration) -> None:
-        self.redis = redis
-        self.gate = Gate()
-        self.items = Items(redis)
-        self.writer = LogWriter(redis, KEYS, self.gate)
-        self.limits = limits or Limits()
-        self.time = 0.0
-        self.turns: list[Callable[[], None]] = []
-        self.presence: list[tuple[str, bool]] = []
-        self.connections = Connections(
-            self.limits, lambda _protocol, ident, is_there: self.presence.append((ident, is_there)), lambda: self.time
-        )
-        self.gate.subscribe(self, self._gate_changed)
-        channel = Channel(id=1, name="test", protocol_id=14, configuration=configuration)
-        self.intake = Intake(channel, TELTONIKA, self.items, self.writer, self.gate)
-        self._task: asyncio.Future | None = None
-
-    async def open(self) -> None:
-        await self.writer.open_channel(1)
-
-    def _gate_changed(self, is_open: bool) -> None:
-        for connection in list(self.connections):
-            connection.gate_changed(is_open)
-
-    def connect(self, port: int = 40000, host: str = "10.0.0.1") -> tuple[TrackerConnection, Transport]:
-        connection = TrackerConnection(
-            self.intake, self.connections, self.limits.packet_size, lambda: self.time, self.turns.append
-        )
-        transport = Transport(peerAddress=IPv4Address("TCP", host, port))
-        transport.protocol = connection
-        connection.makeConnection(transport)
-        return connection, transport
-
-    def log_in(self, frames: FrameFactory | None = None, **where) -> tuple[TrackerConnection, Transport]:
-        connection, transport = self.connect(**where)
-        connection.dataReceived((frames or FrameFactory()).login())
-        assert transport.value() == b"\x01"
-        transport.clear()
-        return connection, transport
-
-    async def commit(self) -> None:
-        """Let everything that waits be stored."""
-        task = asyncio.ensure_future(self.writer.run())
-        assert await self.writer.drain(5)
-        task.cancel()
-
-    async def messages(self) -> list[dict]:
-        rows = await self.redis.xrange(KEYS.channel_log(1))
-        return [orjson.loads(text) for _id, fields in rows for text in fields[b"messages"].split(b"\n")]
+from tests.shell import IMEI, KEYS, Shell, datagrams
 
 
 @pytest.fixture
@@ -320,29 +248,13 @@ def test_a_record_that_breaks_the_normalizer_is_kept_raw(run, shell, monkeypatch
     assert fields[b"frame"][0] == 8
 
 
-class DatagramTransport:
-    """Where datagrams go."""
-
-    def __init__(self) -> None:
-        self.written: list[tuple[bytes, tuple[str, int]]] = []
-
-    def write(self, data: bytes, addr: tuple[str, int]) -> None:
-        self.written.append((data, addr))
-
-
-def _datagrams(there: Shell, max_waiting: int = 10) -> tuple[TrackerDatagrams, DatagramTransport]:
-    taker, transport = TrackerDatagrams(there.intake, max_waiting), DatagramTransport()
-    taker.transport = transport
-    return taker, transport
-
-
 ADDRESS = ("10.0.0.9", 777)
 
 
 def test_a_datagram_is_answered_after_the_commit(run, shell):
     """With both ids and the count."""
     there = shell()
-    taker, transport = _datagrams(there)
+    taker, transport = datagrams(there)
     taker.datagramReceived(FrameFactory().datagram(records=2), ADDRESS)
     assert transport.written == []
     run(there.commit())
@@ -354,7 +266,7 @@ def test_datagrams_that_cannot_be_taken_are_dropped_unanswered(run, shell):
     """UDP has no back-pressure: noise, a full queue, a closed gate, an ident that is not welcome, an end."""
     there = shell(unknown_ident="reject")
     run(there.items.create_device(ident=IMEI, name="x", protocol_id=14, device_type_id=303))
-    taker, transport = _datagrams(there, max_waiting=1)
+    taker, transport = datagrams(there, max_waiting=1)
     taker.datagramReceived(b"noise", ADDRESS)
     taker.datagramReceived(FrameFactory(imei="356307042441999").datagram(), ADDRESS)
     there.gate.close("redis", "away")
@@ -372,7 +284,7 @@ def test_datagrams_that_cannot_be_taken_are_dropped_unanswered(run, shell):
 def test_a_poison_datagram_is_kept_and_answered(run, shell):
     """As on TCP."""
     there = shell()
-    taker, transport = _datagrams(there)
+    taker, transport = datagrams(there)
     poison = FrameFactory().datagram(records=2)[:-1] + b"\x09"
     taker.datagramReceived(poison, ADDRESS)
     run(there.commit())

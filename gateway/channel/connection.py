@@ -102,7 +102,7 @@ class TrackerConnection(Protocol):
         keep_alive(self.transport)
         if not self._connections.add(self):
             self._is_closing = True
-            self._intake.observer.turned_away(self, "limits of connections are reached")
+            self._intake.observer.turned_away(self, "limits.connections, or limits.connections_per_address, is reached")
             self.transport.abortConnection()  # type: ignore[attr-defined]
             return
         self._intake.observer.accepted(self)
