@@ -130,6 +130,7 @@ class Wishes:
             while at < len(texts):
                 async with self.turn:
                     at = self._work(texts, at)
+                await asyncio.sleep(0)
                 yield self._taken()
         if self.generalizer is not None:
             self._give(self.generalizer.end())
@@ -138,11 +139,13 @@ class Wishes:
     def _work(self, texts: Sequence[bytes], at: int) -> int:
         """Deal with texts from ``at`` on, for one slice of time; gives where it ended."""
         end = time.perf_counter() + SLICE
-        while at < len(texts) and time.perf_counter() < end:
+        while at < len(texts):
             message = orjson.loads(texts[at])
             at += 1
             if self.filter is None or self._passes(self.filter, message):
                 self._give([message] if self.generalizer is None else self.generalizer.add(message))
+            if time.perf_counter() > end:
+                break
         return at
 
     def _passes(self, wanted: Expression, message: dict[str, Any]) -> bool:
