@@ -109,7 +109,7 @@ def _device_as(said: Mapping[str, Any]) -> Callable[[Device], Device]:
 
 def _stays_deleted(items: Items, kind: str, name: str, said: Mapping[str, Any]) -> bool:
     """Whether the API deleted the item, and the file says of it what it said then."""
-    before = items.deleted_by_api.get((kind, name))
+    before = items.records.deleted.get((kind, name))
     if before is None or _news(before, said):
         return False
     log.warn(

@@ -33,6 +33,8 @@ from gateway.store.tokens import Tokens
 
 MiB = 1024 * 1024
 LOOK_AT_DISK_EVERY = 1.0
+SETTLE_TIME = 10.0
+"""Seconds that a stop waits for changes of items under way: twice what one call of Redis may take."""
 LOOK_AT_MEMORY_EVERY = 1.0
 SAVE_TIME = 1.0
 """Seconds that a stop waits for what can be lost: when tokens were last used."""
@@ -128,6 +130,7 @@ class StoreStage:
                     )  # fmt: skip
 
     async def stop(self) -> None:
+        await self.items.settle(SETTLE_TIME)
         await self.observation.flush()
         await self._background.cancel()
         with contextlib.suppress(StoreError, TimeoutError):

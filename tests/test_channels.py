@@ -17,7 +17,7 @@ from gateway.channel.endpoints import parse_range, port_of, problem_for_api
 from gateway.channel.ports import PortRange
 from gateway.errors import ConfigError, ItemError, ListenError, StoreError
 from gateway.store.gate import Gate
-from gateway.store.items import Channel, Items
+from gateway.store.items import Change, Channel, Items
 from gateway.store.keys import ShardKeys
 from gateway.store.log import LogWriter
 from tests.builders import FrameFactory
@@ -249,7 +249,7 @@ def test_a_change_that_cannot_be_stored_is_taken_back(run, redis, monkeypatch):
                 raise StoreError("no")
 
             with monkeypatch.context() as patched:
-                patched.setattr(there.items, "_write", refuse)
+                patched.setattr(there.items.records, "write", refuse)
                 with pytest.raises(StoreError):
                     await there.listen(channel, new)
                 with pytest.raises(StoreError):
@@ -302,11 +302,13 @@ def test_concurrent_changes_of_a_channel_come_one_after_the_other(run, redis):
 
 
 def test_a_client_that_hangs_up_leaves_no_half_done_change(run, redis):
-    """Whenever it is cancelled, ports and store agree."""
+    """Whenever it is cancelled: what has begun is done, and told, to its end."""
 
     async def scenario() -> None:
         async with running(redis) as there:
             channel = await there.create(spec(0))
+            told: list[Change] = []
+            there.items.on_change.append(told.append)
             for turns in range(30):
                 port = free_port()
                 changing = asyncio.ensure_future(there.listen(channel, spec(port)))
@@ -314,12 +316,12 @@ def test_a_client_that_hangs_up_leaves_no_half_done_change(run, redis):
                     await asyncio.sleep(0)
                 changing.cancel()
                 await asyncio.gather(changing, return_exceptions=True)
-                if there.channels._endings:
-                    await asyncio.wait(there.channels._endings)
+                await there.items.settle(5)
                 [stored] = there.items.channels[channel.id].listen
                 assert (stored == spec(port)) is not is_free(port)
+                assert (stored == spec(port)) is (turns > 0)
                 assert len(there.channels.addresses()) == 1
-            await there.items.mend()
+            assert len(told) == 29
             again = Items(redis)
             await again.load()
             assert again.channels == there.items.channels

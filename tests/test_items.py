@@ -151,7 +151,7 @@ def test_what_cannot_be_stored_is_refused_by_name(run, redis, values: dict, fiel
 
 
 class Deaf:
-    """A Redis that takes a pipeline and does not answer."""
+    """A Redis that takes a change and does not answer."""
 
     def __init__(self, redis) -> None:
         self._redis = redis
@@ -159,6 +159,11 @@ class Deaf:
 
     def __getattr__(self, name: str):
         return getattr(self._redis, name)
+
+    async def hset(self, *arguments):
+        await self._redis.hset(*arguments)
+        if self.is_deaf:
+            raise TimeoutError("no answer")
 
     def pipeline(self, **options):
         pipe = self._redis.pipeline(**options)
@@ -202,7 +207,7 @@ def test_a_failed_claim_frees_the_ident(run, redis, monkeypatch):
 
     async def scenario() -> None:
         items = Items(redis)
-        store, failures = items._write, [StoreError("no")]
+        store, failures = items.records.write, [StoreError("no")]
 
         async def fail_once(*arguments, **options) -> None:
             await asyncio.sleep(0)
@@ -210,7 +215,7 @@ def test_a_failed_claim_frees_the_ident(run, redis, monkeypatch):
                 raise failures.pop()
             await store(*arguments, **options)
 
-        monkeypatch.setattr(items, "_write", fail_once)
+        monkeypatch.setattr(items.records, "write", fail_once)
         results = await asyncio.gather(
             *(items.register_device(ident="1", **TRACKER) for _ in range(3)), return_exceptions=True
         )

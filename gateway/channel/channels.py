@@ -63,7 +63,6 @@ class Channels:
         self._limits = limits
         self._now = now
         self._listening: dict[int, Listening] = {}
-        self._endings: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self.ports = PortRange(ports, items)
         self._observer = observer
@@ -125,8 +124,7 @@ class Channels:
         """Stop listening, store and acknowledge what was taken (``timeout`` seconds at most), close all connections."""
         self._is_stopping = True
         self._gate.unsubscribe(self)
-        if self._endings:
-            await asyncio.wait(self._endings, timeout=timeout)
+        await self._items.settle(timeout)
         for listening in self._listening.values():
             await listening.stop_taking()
         for connection in list(self.connections):
@@ -206,13 +204,7 @@ class Channels:
         await self._end(closing, why, code)
 
     async def _to_its_end(self, ending: Coroutine[Any, Any, None]) -> None:
-        """Whoever waits for it may be cancelled, a client that hung up; it goes on nevertheless."""
-        task = asyncio.ensure_future(self._logged(ending))
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
-        await asyncio.shield(task)
-
-    async def _logged(self, ending: Coroutine[Any, Any, None]) -> None:
+        """What is stored already is not taken back for an error here."""
         try:
             await ending
         except Exception:

@@ -9,30 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar, cast
 from weakref import WeakValueDictionary
 
-import orjson
 from attrs import frozen
 from twisted.logger import Logger
 
 from gateway.errors import IdentTaken, ItemError, NoSuchItem
-from gateway.store import keys
-from gateway.store.connection import Client, store_errors
-from gateway.store.item import (
-    DAY,
-    DEVICE_MESSAGES_TTL,
-    Channel,
-    Device,
-    Purge,
-    checked,
-    decoded,
-    decoded_purge,
-    encoded,
-    encoded_purge,
-)
+from gateway.store.connection import Client
+from gateway.store.item import DAY, DEVICE_MESSAGES_TTL, Channel, Device, Purge, checked
+from gateway.store.item_records import ItemRecords
 
 __all__ = ["CHANNELS_MOST", "DAY", "DEVICE_MESSAGES_TTL", "Change", "Channel", "Device", "Items", "Purge"]
 
@@ -57,6 +46,22 @@ Around: TypeAlias = Callable[[Channel | None, Channel | None], AbstractAsyncCont
 """What is done around the storing of a channel's change: given the old and the new one."""
 
 
+Action = TypeVar("Action", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def whole(change: Action) -> Action:
+    """A change that has begun is brought to its end, also where whoever wanted it is gone: a client that hung up."""
+
+    @wraps(change)
+    async def run(items: Items, *args: Any, **values: Any) -> Any:
+        task = asyncio.ensure_future(change(items, *args, **values))
+        items.under_way.add(task)
+        task.add_done_callback(items.under_way.discard)
+        return await asyncio.shield(task)
+
+    return cast(Action, run)
+
+
 class Items:
     """The mirror. Each of ``on_change`` is called with a :class:`Change` after it is stored.
 
@@ -73,39 +78,31 @@ class Items:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._redis = redis
+        self.records = ItemRecords(redis, now)
         self._device_messages_ttl = device_messages_ttl
-        self._now = now
         self.channels: dict[int, Channel] = {}
         self.devices: dict[int, Device] = {}
-        self.purges: dict[tuple[str, int], Purge] = {}
-        """Deleted items, by kind and id, until :mod:`gateway.store.purge` has removed what they left."""
-        self.deleted_by_api: dict[tuple[str, str], dict[str, Any]] = {}
-        """(kind, name or ident) of configured items that were deleted -> what the configuration had said of them."""
         self._by_ident: dict[tuple[int, str], Device] = {}
         self._claims: dict[tuple[int, str], asyncio.Future[None]] = {}
         self._new_channels = 0
-        self._doubtful: set[tuple[str, int]] = set()
+        self.under_way: set[asyncio.Future[Any]] = set()
         self._locks: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
         self.on_change: list[Callable[[Change], None]] = []
         self.around_channel: Around = lambda old, new: nullcontext()
 
     async def load(self) -> None:
         """Read everything from Redis. Raises StoreError."""
-        with store_errors():
-            channels = await self._redis.hvals(keys.CHANNELS)
-            devices = await self._redis.hvals(keys.DEVICES)
-            purges = await self._redis.hgetall(keys.PURGES)
-            deleted = await self._redis.hgetall(keys.DELETED)
-        self.channels = _by_id(decoded(Channel, text) for text in channels)
-        self.devices = _by_id(decoded(Device, text) for text in devices)
-        self.purges = {(purge.kind, purge.item.id): purge for purge in map(decoded_purge, purges.values())}
-        self.deleted_by_api = {_place(name.decode()): orjson.loads(text) for name, text in deleted.items()}
+        self.channels, self.devices = await self.records.load()
         self._by_ident = {}
         for device in self.devices.values():
             first = self._by_ident.setdefault(device.key, device)
             if first is not device:
                 self.log.error("devices {a} and {b} have the same ident: {b} gets nothing", a=first.id, b=device.id)
+
+    @property
+    def purges(self) -> dict[tuple[str, int], Purge]:
+        """Deleted items, by kind and id, until :mod:`gateway.store.purge` has removed what they left."""
+        return self.records.purges
 
     def device_for(self, protocol_id: int, ident: str) -> Device | None:
         """The enabled device that this ident belongs to."""
@@ -132,6 +129,7 @@ class Items:
 
     # -- channels
 
+    @whole
     async def create_channel(self, **values: Any) -> Channel:
         """Store a new channel. Raises ItemError, StoreError, and what ``around_channel`` raises."""
         if len(self.channels) + self._new_channels >= CHANNELS_MOST:
@@ -139,10 +137,11 @@ class Items:
         self._new_channels += 1
         try:
             checked(Channel(id=0, **values))
-            return await self._put_channel(None, Channel(id=await self._next_id("channels"), **values))
+            return await self._put_channel(None, Channel(id=await self.records.next_id("channels"), **values))
         finally:
             self._new_channels -= 1
 
+    @whole
     async def change_channel(self, id: int, change: Callable[[Channel], Channel]) -> Channel:
         """Store what ``change`` makes of the channel as it is then. Raises ItemError, StoreError, as creation does."""
         async with self._lock("channels", id):
@@ -150,25 +149,27 @@ class Items:
             new = checked(change(old))
             return old if new == old else await self._put_channel(old, new)
 
+    @whole
     async def delete_channel(self, id: int) -> Channel:
         """Remove it. Its log stays until the readers are done with it. Raises NoSuchItem, StoreError."""
         async with self._lock("channels", id):
             old = self._known(self.channels, id)
             async with self.around_channel(old, None):
-                await self._remove("channels", old, old.configured.get("name"))
+                await self.records.remove("channels", old, old.configured.get("name"))
                 del self.channels[id]
             self._tell("channels", old, None)
             return old
 
     async def _put_channel(self, old: Channel | None, new: Channel) -> Channel:
         async with self.around_channel(old, new):
-            await self._write("channels", new)
+            await self.records.write("channels", new)
             self.channels[new.id] = new
         self._tell("channels", old, new)
         return new
 
     # -- devices
 
+    @whole
     async def create_device(self, *, ident: str, **values: Any) -> Device:
         """Store a new device. Raises IdentTaken, ItemError, StoreError."""
         configuration = {**values.pop("configuration", {}), "ident": ident}
@@ -176,7 +177,7 @@ class Items:
         defaults = {} if "messages_ttl" in values else {"messages_ttl": ttl, "configured": {"messages_ttl": ttl}}
         wanted = {**defaults, **values, "configuration": configuration}
         with self._claimed(checked(Device(id=0, **wanted))):
-            return await self._put_device(None, Device(id=await self._next_id("devices"), **wanted))
+            return await self._put_device(None, Device(id=await self.records.next_id("devices"), **wanted))
 
     async def register_device(self, *, ident: str, **values: Any) -> Device:
         """The device with this ident, made if there is none yet: several connections may ask at the same time.
@@ -186,11 +187,14 @@ class Items:
         key = (values["protocol_id"], ident)
         while (known := self._by_ident.get(key)) is None:
             claim = self._claims.get(key)
-            if claim is None:
+            if claim is not None:
+                await asyncio.wait([claim])
+                continue
+            with suppress(IdentTaken):  # somebody was faster: it is known now, or being made
                 return await self.create_device(ident=ident, **values)
-            await asyncio.wait([claim])
         return known
 
+    @whole
     async def change_device(self, id: int, change: Callable[[Device], Device]) -> Device:
         """Store what ``change`` makes of the device as it is then. Raises IdentTaken, ItemError, StoreError."""
         async with self._lock("devices", id):
@@ -201,11 +205,12 @@ class Items:
             with self._claimed(new, old):
                 return await self._put_device(old, new)
 
+    @whole
     async def delete_device(self, id: int) -> Device:
         """Remove it; what it leaves is purged afterwards. Raises NoSuchItem, StoreError."""
         async with self._lock("devices", id):
             old = self._known(self.devices, id)
-            await self._remove("devices", old, old.ident if "name" in old.configured else None)
+            await self.records.remove("devices", old, old.ident if "name" in old.configured else None)
             del self.devices[id]
             self._release(old)
             self._tell("devices", old, None)
@@ -230,7 +235,7 @@ class Items:
             claim.set_result(None)
 
     async def _put_device(self, old: Device | None, new: Device) -> Device:
-        await self._write("devices", new)
+        await self.records.write("devices", new)
         self.devices[new.id] = new
         self._release(old)
         self._by_ident[new.key] = new
@@ -241,25 +246,19 @@ class Items:
         if old is not None and self._by_ident.get(old.key) is old:
             del self._by_ident[old.key]
 
-    # -- what is stored
+    # -- one change at a time
 
     async def mend(self) -> None:
         """Bring Redis in line with the mirror, where it did not say whether it took a change. Raises StoreError."""
-        for kind, id in list(self._doubtful):
+        for kind, id in list(self.records.doubtful):
             async with self._lock(kind, id):
                 mirror: dict[int, Any] = self.channels if kind == "channels" else self.devices
-                if id in mirror:
-                    await self._write(kind, mirror[id], revive=True)
-                else:
-                    with store_errors():
-                        await self._redis.hdel(_key(kind), str(id))
-                self._doubtful.discard((kind, id))
+                await self.records.mend(kind, id, mirror.get(id))
 
-    async def purged(self, kind: str, id: int) -> None:
-        """Nothing of this deleted item is left. Raises StoreError."""
-        with store_errors():
-            await self._redis.hdel(keys.PURGES, f"{kind}:{id}")
-        self.purges.pop((kind, id), None)
+    async def settle(self, timeout: float) -> None:
+        """Wait for the changes under way, ``timeout`` seconds at most: before what they need is stopped."""
+        if self.under_way:
+            await asyncio.wait(self.under_way, timeout=timeout)
 
     def _lock(self, kind: str, id: int) -> asyncio.Lock:
         """One change of an item at a time."""
@@ -270,42 +269,6 @@ class Items:
             raise NoSuchItem(f"there is no item {id}, or no longer")
         return mirror[id]
 
-    async def _next_id(self, kind: str) -> int:
-        with store_errors():
-            return int(await self._redis.hincrby(keys.NEXT_IDS, kind, 1))
-
-    async def _write(self, kind: str, item: Item, *, revive: bool = False) -> None:
-        with self._in_doubt(kind, item.id), store_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(_key(kind), str(item.id), encoded(item))
-                if revive:
-                    pipe.hdel(keys.PURGES, f"{kind}:{item.id}")
-                await pipe.execute()
-
-    async def _remove(self, kind: str, item: Item, configured_as: str | None) -> None:
-        """Remove the item, and remember what is to be purged, and what the configuration shall not make again."""
-        purge = Purge(kind, item, self._now())
-        with self._in_doubt(kind, item.id), store_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hdel(_key(kind), str(item.id))
-                pipe.hset(keys.PURGES, f"{kind}:{item.id}", encoded_purge(purge))
-                if configured_as is not None:
-                    pipe.hset(keys.DELETED, f"{kind}:{configured_as}", orjson.dumps(item.configured))
-                await pipe.execute()
-        self.purges[kind, item.id] = purge
-        if configured_as is not None:
-            self.deleted_by_api[kind, configured_as] = item.configured
-
-    @contextmanager
-    def _in_doubt(self, kind: str, id: int) -> Iterator[None]:
-        """Redis may have done what it did not answer: remember to look after it."""
-        try:
-            yield
-        except BaseException:
-            self._doubtful.add((kind, id))
-            raise
-        self._doubtful.discard((kind, id))
-
     def _tell(self, kind: str, old: Item | None, new: Item | None) -> None:
         item = new if new is not None else old
         assert item is not None
@@ -314,17 +277,3 @@ class Items:
                 changed(Change(kind, item.id, old, new))
             except Exception:
                 self.log.failure("somebody who was told of a change of {kind} {id}", kind=kind, id=item.id)
-
-
-def _key(kind: str) -> str:
-    return keys.CHANNELS if kind == "channels" else keys.DEVICES
-
-
-def _by_id(items: Iterable[T]) -> dict[int, T]:
-    """In the order in which they were made."""
-    return {item.id: item for item in sorted(items, key=lambda item: item.id)}
-
-
-def _place(name: str) -> tuple[str, str]:
-    kind, _, rest = name.partition(":")
-    return kind, rest

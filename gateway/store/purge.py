@@ -79,7 +79,7 @@ class Purger:
                 continue
             found = await self._remove(purge)
             if not found and age >= SETTLED:
-                await self._items.purged(purge.kind, purge.item.id)
+                await self._items.records.purged(purge.kind, purge.item.id)
 
     async def _remove(self, purge: Purge) -> bool:
         """Whether there was anything."""
