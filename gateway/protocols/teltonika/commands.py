@@ -131,7 +131,7 @@ class GetParam(Command, frozen=True, kw_only=True):
         return f"{self.name} {';'.join(map(str, ids))}"
 
 
-class Setting(Struct, forbid_unknown_fields=True, frozen=True):
+class NewValue(Struct, forbid_unknown_fields=True, frozen=True):
     """A parameter and its new value."""
 
     param: ParameterId
@@ -148,7 +148,7 @@ class SetParam(Command, frozen=True, kw_only=True):
 
     param: ParameterId | UnsetType = UNSET
     value: Value | UnsetType = UNSET
-    params: Annotated[list[Setting], Meta(min_length=1, max_length=PARAMETERS_MOST)] | UnsetType = UNSET
+    params: Annotated[list[NewValue], Meta(min_length=1, max_length=PARAMETERS_MOST)] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         _one_of("param", self.param, "params", self.params)
@@ -156,14 +156,13 @@ class SetParam(Command, frozen=True, kw_only=True):
             raise ValueError("param and value belong together")
 
     def wording(self, family: str) -> str:
-        pairs = (
-            [(self.param, self.value)]
-            if self.params is UNSET
-            else [(setting.param, setting.value) for setting in self.params]
-        )
-        _check_count(pairs, family)
+        settings = self.params or []
+        if not isinstance(self.param, UnsetType) and not isinstance(self.value, UnsetType):
+            settings = [NewValue(self.param, self.value)]
+        _check_count(settings, family)
         between = " " if family in OLD_FAMILIES else ":"
-        return f"{self.name} {';'.join(f'{id}{between}{value_text(value)}' for id, value in pairs)}"
+        pairs = [f"{setting.param}{between}{value_text(setting.value)}" for setting in settings]
+        return f"{self.name} {';'.join(pairs)}"
 
 
 class SetDigOut(Command, frozen=True, kw_only=True):
