@@ -113,7 +113,10 @@ def run_create(client: Client, options: Namespace, output: Output) -> list[str]:
     body = assigned(options.values, ALIASES[kind])
     if kind is CHANNELS and not {"protocol_name", "protocol_id"} & body.keys():
         body["protocol_name"] = "teltonika"
+    if kind is DEVICES:
+        body.setdefault("configuration", {})  # so that it is the ident which is missing, where it is
     _name_type(client, body)
+    _name_access(body, is_new=True)
     answer = client.send("POST", *kind.path, body=[body])
     output.details(answer.result)
     if kind is TOKENS and not output.is_json:
@@ -126,8 +129,8 @@ def run_set(client: Client, options: Namespace, output: Output) -> list[str]:
     kind = KINDS[options.kind]
     body = assigned(options.values, ALIASES[kind])
     _name_type(client, body)
-    method = "PUT" if kind is TOKENS else "PATCH"
-    answer = client.send(method, *kind.path, ids(client, kind, options.selector), body=body)
+    _name_access(body, is_new=False)
+    answer = client.send("PATCH", *kind.path, ids(client, kind, options.selector), body=body)
     if not answer.result:
         raise AdminError(f"no {kind.singular} is {options.selector!r}")
     output.details(answer.result)
@@ -143,6 +146,13 @@ def _name_type(client: Client, body: dict[str, Any]) -> None:
     if not found:
         raise AdminError(f"there is no device type {given!r}: see types, such as types {given[:3]}")
     body["device_type_id"] = found[0]["id"]
+
+
+def _name_access(body: dict[str, Any], *, is_new: bool) -> None:
+    """``access=master``; an ACL is given as JSON, and goes when the access is another one."""
+    number = next((number for number, word in ACCESS.items() if word == body.get("access")), None)
+    if number is not None:
+        body["access"] = {"type": number} if is_new else {"type": number, "acl": None}
 
 
 def run_delete(client: Client, options: Namespace, output: Output) -> list[str]:

@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         description="Look at a gateway, and change it, over its REST API.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # or the --to of a command would be taken for an abbreviation of --token
     )
     _add_common(made)
     made.set_defaults(url=os.environ.get("GATEWAY_URL") or URL, token=None, token_file=None, ca=None, json=False)
@@ -73,7 +74,7 @@ def _add_common(made: argparse.ArgumentParser) -> None:
 
 
 def _command(commands: Any, name: str, run: Callable[..., Any], help: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    made: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     _add_common(made)
     made.set_defaults(run=run)
     return made

@@ -112,24 +112,23 @@ class Output:
         print(words, file=sys.stderr)
 
     def _print_table(self, cells: Mapping[Column, Sequence[str]], widths: Mapping[Column, int]) -> None:
+        rows = zip(*(cells[one] for one in widths), strict=True)
+        if not self._is_terminal:
+            for row in ([one.title for one in widths], *rows):
+                print((" " * PADDING).join(map(_padded, row, widths, widths.values())).rstrip())
+            return
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, PADDING, 0, 0))
         for one, width in widths.items():
-            table.add_column(
-                one.title,
-                justify="right" if one.is_number else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                width=width,
-            )
-        for row in zip(*(cells[one] for one in widths), strict=True):
+            side = "right" if one.is_number else "left"
+            table.add_column(one.title, justify=side, no_wrap=True, overflow="ellipsis", width=width)  # type: ignore[arg-type]
+        for row in rows:
             table.add_row(*map(Text, row))
-        if self._is_terminal:
-            self._console.print(table)
-            return
-        with self._console.capture() as captured:
-            self._console.print(table)
-        for line in captured.get().splitlines():
-            print(line.rstrip())
+        self._console.print(table)
+
+
+def _padded(cell: str, column: Column, width: int) -> str:
+    space = " " * (width - cell_len(cell))
+    return space + cell if column.is_number else cell + space
 
 
 def _fitting(cells: Mapping[Column, Sequence[str]], width: int) -> dict[Column, int]:
