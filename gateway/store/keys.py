@@ -102,6 +102,23 @@ class ShardKeys:
         """Stream: what an ident sent and was sent on a channel."""
         return f"{self.traffic(channel_id)}:{ident}"
 
+    def commands(self, device_id: int) -> str:
+        """Hash: command id -> a command that waits to be sent to the device, as JSON."""
+        return self._key(f"device:{device_id}:commands")
+
+    def commands_result(self, device_id: int) -> str:
+        """Stream: what became of the device's commands."""
+        return self._key(f"device:{device_id}:commands_result")
+
+    @property
+    def commands_expiring(self) -> str:
+        """Sorted set: ``<device id>:<command id>`` of all that wait, by when they expire, in seconds."""
+        return self._key("devices:commands_expiring")
+
+    def settings(self, device_id: int) -> str:
+        """Hash: name of a setting -> what the device has, and what it shall have, as JSON."""
+        return self._key(f"device:{device_id}:settings")
+
     # -- what belongs to one item, and goes with it
 
     def of_channel(self, channel_id: int) -> list[str]:
@@ -125,6 +142,9 @@ class ShardKeys:
             self.merged(device_id),
             self.telemetry(device_id),
             self.log("devices", device_id),
+            self.commands(device_id),
+            self.commands_result(device_id),
+            self.settings(device_id),
         ]
 
     def fields_of_device(self, device_id: int) -> list[tuple[str, str]]:
