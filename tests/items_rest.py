@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from gateway.api.parts import Parts
 from gateway.channel.channels import Channels
 from gateway.channel.connections import Limits
+from gateway.observation import Observation
 from gateway.settings import GatewaySection, Settings
 from gateway.store.access import Access
 from gateway.store.failures import Failures
@@ -32,11 +33,13 @@ async def gateway(redis, ports: range = range(0)) -> AsyncIterator[Rest]:
     """The API over items and channels; ``ports`` are for channels without endpoints."""
     gate, items, tokens = Gate(), Items(redis), Tokens(redis, MASTER)
     writer = LogWriter(redis, KEYS, gate)
-    channels = Channels(reactor, items, writer, gate, Limits(), ports=ports)
+    observation = Observation(redis, KEYS, items)
+    channels = Channels(reactor, items, writer, gate, Limits(), ports=ports, observer=observation.recorder)
     parts = Parts(
         settings=Settings(gateway=GatewaySection(public_host="gps.example")),
         redis=redis, keys=KEYS, items=items, telemetry=Telemetry(redis, KEYS), gate=gate,
         channels=channels, connections=channels.connections, tokens=tokens, failures=Failures(),
+        events=observation.events, traffic=observation.traffic, idents=observation.idents,
     )  # fmt: skip
     writing = asyncio.ensure_future(writer.run())
     await channels.start()
@@ -45,6 +48,7 @@ async def gateway(redis, ports: range = range(0)) -> AsyncIterator[Rest]:
             yield there
     finally:
         await channels.stop(timeout=2)
+        await observation.flush()
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 

@@ -1,8 +1,8 @@
 """``/gw/channels``: listening points, made, changed and deleted while the others run on (flespi's REST, "channels").
 
-What is ours: ``configuration.listen``, the endpoints (``tcp:5027``, ``ssl:...``, ``udp:5027``), and
-``configuration.unknown_ident``. A channel that is created without ``listen`` gets the lowest free port of
-``api.channel_ports``; a change of the configuration that says nothing of it leaves it.
+What is ours: ``configuration.listen``, the endpoints (``tcp:5027``, ``ssl:...``, ``udp:5027``),
+``configuration.unknown_ident``, and ``configuration.packets_ttl``. A channel that is created without ``listen`` gets
+the lowest free port of ``api.channel_ports``; a change of the configuration that says nothing of it leaves it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gateway.api.parts import Parts
 from gateway.channel.endpoints import LISTEN_MOST, SPEC_MOST, problem_for_api
 from gateway.protocols.catalog import PROTOCOLS, TELTONIKA, find_protocol
 from gateway.store.items import DAY, Channel
+from gateway.store.traffic import PACKETS_TTL_MOST
 
 URI = "gw/channels"
 TTL_MOST = 30 * DAY
@@ -38,6 +39,13 @@ class ChannelConfiguration(Struct, forbid_unknown_fields=True):
 
     listen: Annotated[list[Spec], Meta(min_length=1, max_length=LISTEN_MOST)] | UnsetType = UNSET
     unknown_ident: Literal["accept", "reject", "register"] | UnsetType = UNSET
+    packets_ttl: (
+        Annotated[
+            int,
+            Meta(ge=0, le=PACKETS_TTL_MOST, description="seconds that all traffic is kept; 0: only what was refused"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class NewChannel(Struct, forbid_unknown_fields=True):
