@@ -195,3 +195,51 @@ def test_devices_beyond_the_memory_are_published_in_full(run, redis, mosquitto: 
         await subscriber.close()
 
     run(scenario())
+
+
+def test_deleted_parameters_leave_the_broker(run, redis, mosquitto: Mosquitto):
+    """Also those that another process had published; what has come back meanwhile stays."""
+
+    async def scenario() -> None:
+        devices = Devices(redis)
+        await devices.set(7, 1, speed=10, fuel=50, level=3)
+        async with publishing(redis, mosquitto.url, [7]):
+            await devices.until_confirmed()
+        await redis.hdel(KEYS.telemetry(7), "speed", "fuel")
+        await devices.set(7, 2, fuel=49)
+        watching = await Subscriber(mosquitto.port, ALL).subscribed()
+        async with publishing(redis, mosquitto.url, [7]) as topics:
+            topics.forget(7, ["speed", "fuel", "not/a/level"])
+            await watching.until(lambda messages: values(messages).get("7/telemetry/speed") == "removed")
+            await watching.until(lambda messages: values(messages).get("7/telemetry/fuel") == 49)
+        late = await Subscriber(mosquitto.port, ALL).subscribed()
+        messages = await late.until(lambda messages: len(messages) == 2)
+        assert values(messages) == {"7/telemetry/fuel": 49, "7/telemetry/level": 3}
+        await watching.close()
+        await late.close()
+
+    run(scenario())
+
+
+def test_a_deletion_that_the_broker_did_not_take_is_told_again(run, redis, mosquitto: Mosquitto):
+    """The connection was lost before it was acknowledged."""
+
+    async def scenario() -> None:
+        devices = Devices(redis)
+        watching = await Subscriber(mosquitto.port, ALL).subscribed()
+        proxy = Proxy(mosquitto.port)
+        await proxy.start()
+        async with publishing(redis, proxy.url, [7]) as topics:
+            await devices.set(7, 1, speed=10)
+            await devices.until_confirmed()
+            proxy.hold()
+            await redis.hdel(KEYS.telemetry(7), "speed")
+            topics.forget(7, ["speed"])
+            await watching.until(lambda messages: [message.payload for message in messages] == [b"10", b""])
+            proxy.cut()
+            proxy.release()
+            await watching.until(lambda messages: [message.payload for message in messages] == [b"10", b"", b""])
+        await proxy.stop()
+        await watching.close()
+
+    run(scenario())
