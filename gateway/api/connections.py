@@ -87,7 +87,8 @@ async def _of_devices(call: Call) -> tuple[list[TrackerConnection], list[ApiErro
 async def _listed(call: Call, among: Sequence[TrackerConnection], errors: list[ApiError]) -> Answer:
     chosen, more, names = await _select(call, among)
     page, extra = paginate(chosen, call.query)
-    return Answer(_texts(call.parts.connections, page, names), [*errors, *more], extra)
+    texts = _texts(call.parts.connections, page, names) if page else ()
+    return Answer(texts, [*errors, *more], extra)
 
 
 async def _texts(connections: Connections, page: Sequence[TrackerConnection], names: list[str]) -> Texts:

@@ -66,6 +66,8 @@ async def list_idents(call: Call) -> Answer:
     ]
     _warn(call, channels, masks, {seen.ident for _, seen in found})
     page, extra = paginate(found, call.query)
+    if not page:
+        return Answer(errors=errors, extra=extra)
     return Answer(_texts(call.parts, page, names), errors, extra)
 
 

@@ -32,6 +32,8 @@ class LogEntry(Struct):
 
 async def _answer(call: Call, kind: str, ids: list[int], errors: list[ApiError]) -> Answer:
     wishes = Wishes.of(call.data, call.parts.history.turn)
+    if not ids:
+        return Answer(errors=errors)
     await call.parts.events.flush()
     return Answer(wishes.fulfil(call.parts.events.read(kind, ids, call.data.span, wishes.turn)), errors)
 

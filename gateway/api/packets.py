@@ -58,11 +58,13 @@ async def of_devices(call: Call) -> Answer:
 
 
 async def _answer(call: Call, whose: list[tuple[int, str]], errors: list[ApiError]) -> Answer:
+    wishes = Wishes.of(call.data, call.parts.history.turn)
+    if not whose:
+        return Answer(errors=errors)
     if len(whose) > WHOSE_MOST:
         raise ApiError.too_large(
             f"the traffic of {len(whose)} idents on channels; {WHOSE_MOST} are possible in one call: select fewer"
         )
-    wishes = Wishes.of(call.data, call.parts.history.turn)
     await call.parts.traffic.flush()
     return Answer(wishes.fulfil(call.parts.traffic.read(whose, call.data.span, wishes.turn)), errors)
 
