@@ -36,6 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     with Client(options.url, _token(options), options.ca) as client:
         failures = options.run(client, options, Output(options.json))
         sys.stdout.flush()
+    for warning in client.warnings:
+        print(f"note: {printable(warning)}", file=sys.stderr)
     _complain(failures)
     return 1 if failures else 0
 

@@ -49,6 +49,8 @@ class Client:
     def __init__(self, url: str, token: str | None, ca: Path | None = None) -> None:
         """Raises AdminError where ``url`` or ``ca`` cannot be."""
         self.url = url.rstrip("/").removesuffix("/gw")
+        self.warnings: list[str] = []
+        """What answers said beside their results."""
         self._token = token
         self._http = httpx.Client(
             verify=_trust(ca),
@@ -109,6 +111,7 @@ class Client:
             raise AdminError(f"{self.url} answered {response.status_code} without saying why")
         if failures and not result:
             raise AdminError("\n".join(failures), code)
+        self.warnings += [str(warning.get("reason")) for warning in envelope.get("warnings", ())]
         return Answer(result, failures, envelope)
 
 

@@ -25,7 +25,7 @@ examples:
   telemetry Van position.speed battery.voltage
   messages device Van --from 2h --filter 'position.speed > 90'
   tail channel teltonika
-  packets teltonika 352093081452251
+  packets 352093081452251
   tokens create info=dashboard ttl=30d
   --json devices list | jq '.[].name'
 
@@ -146,8 +146,8 @@ def _add_trackers(commands: Any) -> None:
     idents.add_argument("selector", nargs="?", default="all", metavar="CHANNEL", help="default: all")
     idents.add_argument("--ident", default="all", metavar="MASK", help="only these; * and ? are possible")
     packets = _command(commands, "packets", trackers.run_packets, "what an ident sent and was sent, byte by byte")
-    packets.add_argument("selector", metavar="CHANNEL")
-    packets.add_argument("ident", metavar="IDENT")
+    packets.add_argument("ident", metavar="IDENT", help="or a device")
+    packets.add_argument("--channel", default="all", metavar="CHANNEL", help="default: all")
     _add_range(packets, 50)
     logs = _command(commands, "logs", trackers.run_logs, "what happened to a channel or a device")
     _add_of(logs, ("channel", "device"))

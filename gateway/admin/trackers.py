@@ -6,9 +6,9 @@ from argparse import Namespace
 from base64 import b64decode
 from binascii import Error as Base64Error
 
-from gateway.admin.client import Client, Item
+from gateway.admin.client import AdminError, Client, Item
 from gateway.admin.output import Column, Output, age, ago, column, compact, size, text, when
-from gateway.admin.selectors import CHANNELS, KINDS, ids
+from gateway.admin.selectors import CHANNELS, DEVICES, ID_DIGITS, KINDS, ids, selector
 
 CONNECTIONS = (
     column("ident"),
@@ -26,23 +26,17 @@ IDENTS = (
     column("verdict", drop=1),
     column("reason", drop=2, shrink=30),
     column("device", "device_id", drop=4),
-    column("last seen", drop=3, show=ago),
-    column("from", "peer", drop=5),
-    column("times", "count", drop=6),
-    column("traffic", "size", drop=7, show=size),
+    column("last seen", "last", drop=3, show=ago),
+    column("connected", drop=6),
+    column("from", "source", drop=5),
+    column("times", "count", drop=7),
+    column("traffic", "size", drop=8, show=size),
 )
 UDP = 128
 TYPES = {0: "connect", 1: "disconnect", 2: "received", 3: "sent"}
 RECEIVED = 2
-EVENTS = {
-    1: "created", 2: "updated", 3: "deleted", 20: "blocked", 21: "unblocked", 100: "connection accepted",
-    101: "identified", 102: "connection closed", 103: "data error", 114: "configuration invalid", 300: "connected",
-    301: "disconnected", 304: "processing error", 305: "processing warning", 320: "plugin activated",
-    321: "plugin deactivated", 330: "command queued", 331: "command removed", 332: "command processed",
-    333: "command expired", 334: "command sent", 401: "stream connected", 402: "stream lost", 403: "delivery failed",
-    404: "delivered", 600: "token expired", 1000: "REST request",
-}  # fmt: skip
-"""flespi's event codes (its page "Logs")."""
+CODES = "toolbox/codes"
+SHOWN_FIRST = ("reason", "close_code", "duration", "msgs", "recv", "send")
 SHOWN_APART = frozenset({"event_code", "timestamp", "origin_id", "origin_type", "ident"})
 
 
@@ -61,19 +55,40 @@ def run_idents(client: Client, options: Namespace, output: Output) -> list[str]:
 
 
 def run_packets(client: Client, options: Namespace, output: Output) -> list[str]:
-    """``packets CHANNEL IDENT``: the raw traffic of an ident."""
-    data: Item = {"count": options.count or None, "reverse": options.start is None or None}
-    data |= {"from": options.start, "to": options.to}
-    path = (*CHANNELS.path, ids(client, CHANNELS, options.selector), "idents", options.ident, "packets")
-    answer = client.get(*path, data={name: value for name, value in data.items() if value is not None})
-    packets = sorted(answer.result, key=lambda packet: float(packet.get("timestamp", 0)))
+    """``packets IDENT [--channel CHANNEL]``: the raw traffic of an ident."""
+    ident = _ident(client, options.ident)
+    path = (*CHANNELS.path, ids(client, CHANNELS, options.channel), "idents", ident, "packets")
+    answer = client.get(*path, data=_data(options))
+    packets = _in_order(answer.result, options)
     for packet in packets:
         packet["hex"] = _hex(packet)
-    output.items(packets, PACKETS, f"nothing of {options.ident} was recorded: a channel keeps packets for packets_ttl")
+    output.items(packets, PACKETS, f"nothing of {ident} is kept")
     last = next((packet["hex"] for packet in reversed(packets) if packet["hex"] and _kind(packet) == RECEIVED), None)
     if last and not output.is_json:
         output.note(f"\nwhat the last one received says: python -m gateway.decode {last}")
     return answer.failures
+
+
+def _ident(client: Client, text: str) -> str:
+    """That of a device, if ``text`` means one; else it is an ident that no device has."""
+    if text.isdigit() and len(text) > ID_DIGITS:
+        return text
+    found = client.get(*DEVICES.path, selector(DEVICES, text), fields="configuration.ident").result
+    if len(found) > 1:
+        raise AdminError(f"{len(found)} devices are {text!r}: name one")
+    return str(found[0]["configuration.ident"]) if found else text
+
+
+def _data(options: Namespace) -> Item:
+    """The last ones, unless it is said from when on."""
+    data = {"count": options.count or None, "reverse": options.start is None or None}
+    data |= {"from": options.start, "to": options.to}
+    return {name: value for name, value in data.items() if value is not None}
+
+
+def _in_order(found: list[Item], options: Namespace) -> list[Item]:
+    """The latest last; what has the same time in the order in which it happened."""
+    return found if options.start is not None else found[::-1]
 
 
 def _kind(packet: Item) -> int:
@@ -105,33 +120,37 @@ PACKETS = (
 def run_logs(client: Client, options: Namespace, output: Output) -> list[str]:
     """``logs KIND SELECTOR``: what happened to the item."""
     kind = KINDS[f"{options.kind}s"]
-    data: Item = {"count": options.count or None, "reverse": options.start is None or None}
-    data |= {"from": options.start, "to": options.to, "filter": options.filter}
-    path = (*kind.path, ids(client, kind, options.selector), "logs")
-    answer = client.get(*path, data={name: value for name, value in data.items() if value is not None})
-    entries = sorted(answer.result, key=lambda entry: float(entry.get("timestamp", 0)))
-    output.items(entries, LOGS, "nothing is logged")
+    data = {**_data(options), **({"filter": options.filter} if options.filter else {})}
+    answer = client.get(*kind.path, ids(client, kind, options.selector), "logs", data=data)
+    entries = _in_order(answer.result, options)
+    codes = {} if output.is_json else _codes(client)
+    columns = (
+        column("time", "timestamp", show=when),
+        column("item", "origin_id", drop=3),
+        Column("event", lambda entry: _event(entry, codes)),
+        column("ident", drop=2),
+        Column("details", lambda entry: _details(entry, codes), drop=1, shrink=30),
+    )
+    output.items(entries, columns, "nothing is logged")
     return answer.failures
 
 
-def _event(entry: Item) -> str:
-    code = entry.get("event_code")
-    return EVENTS.get(code, text(code)) if isinstance(code, int) else text(code)
+def _codes(client: Client) -> Item:
+    """What the numbers of events mean, by number."""
+    known = client.get("const", "values").result
+    codes = known[0].get(CODES, {}).get("codes") if known else None
+    return codes if isinstance(codes, dict) else {}
 
 
-def _details(entry: Item) -> str:
-    given = (
-        f"{name}={value if isinstance(value, str) else compact(value)}"
-        for name, value in entry.items()
-        if name not in SHOWN_APART
-    )
-    return " ".join(given)
+def _event(entry: Item, codes: Item) -> str:
+    code = str(entry.get("event_code", ""))
+    return str(codes.get(code, {}).get("name", code))
 
 
-LOGS = (
-    column("time", "timestamp", show=when),
-    column("item", "origin_id", drop=3),
-    Column("event", _event),
-    column("ident", drop=2),
-    Column("details", _details, drop=1, shrink=30),
-)
+def _details(entry: Item, codes: Item) -> str:
+    closes = codes.get(str(entry.get("event_code")), {}).get("extra_codes", {})
+    first = {name: entry[name] for name in SHOWN_FIRST if name in entry}
+    shown = {name: value for name, value in {**first, **entry}.items() if name not in SHOWN_APART}
+    if "close_code" in shown:
+        shown["close_code"] = closes.get(str(shown["close_code"]), shown["close_code"])
+    return " ".join(f"{name}={value if isinstance(value, str) else compact(value)}" for name, value in shown.items())

@@ -266,10 +266,10 @@ def test_connections_idents_packets_and_logs_answer_where_a_tracker_is(
     seen = {item["ident"]: item for item in admin.json("idents", "trackers")}
     assert seen[VAN]["ident"] == VAN
     assert VAN in admin("idents", "--ident", f"{VAN[:-1]}*")
-    packets = admin.json("packets", "trackers", VAN)
+    packets = admin.json("packets", "Van")
     assert Packets(VAN).login.hex() in [packet["hex"] for packet in packets]
     assert [packet["timestamp"] for packet in packets] == sorted(packet["timestamp"] for packet in packets)
-    assert "connect" in admin("packets", "trackers", VAN)
+    assert "connect" in admin("packets", VAN, "--channel", "trackers")
     assert "python -m gateway.decode " in admin.errors
     events = [entry["event_code"] for entry in admin.json("logs", "device", "Van")]
     assert {300, 301} <= set(events)
