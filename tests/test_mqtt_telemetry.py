@@ -243,3 +243,28 @@ def test_a_deletion_that_the_broker_did_not_take_is_told_again(run, redis, mosqu
         await watching.close()
 
     run(scenario())
+
+
+def test_a_deleted_device_leaves_nothing_retained(run, redis, mosquitto: Mosquitto):
+    """Also while its telemetry is still in Redis, and where it is not known what was published."""
+
+    async def scenario() -> None:
+        devices = Devices(redis)
+        existing = {7, 8}
+        await devices.set(7, 1, speed=10, fuel=50)
+        await devices.set(8, 1, speed=20)
+        subscriber = await Subscriber(mosquitto.port, ALL).subscribed()
+        options = {"exists": existing.__contains__, "known_devices": 1}
+        async with publishing(redis, mosquitto.url, [7, 8], **options) as topics:
+            await subscriber.until(lambda messages: len(values(messages)) == 3)
+            existing.discard(7)
+            topics.refresh([7])
+            await subscriber.until(lambda messages: list(values(messages).values()).count("removed") == 2)
+            await devices.set(7, 2, speed=11)
+            await devices.until_confirmed()
+        late = await Subscriber(mosquitto.port, ALL).subscribed()
+        assert values(await late.until(len)) == {"8/telemetry/speed": 20}
+        await subscriber.close()
+        await late.close()
+
+    run(scenario())
