@@ -42,6 +42,8 @@ SECRETS = ("url", "token")
 """Keys whose values may hold a password and are not repeated in an error."""
 FOREIGN_VARIABLES = ("GATEWAY_SERVICE_", "GATEWAY_PORT")
 """What Kubernetes and Docker set in every container beside a service that is called "gateway"."""
+OTHER_VARIABLES = ("GATEWAY_CONF", "GATEWAY_URL", "GATEWAY_TOKEN")
+"""Ours, but no settings: where the file is, and what ``gateway.admin`` speaks to."""
 DEFAULT_CHANNELS = [ChannelSection(name="teltonika", listen=["tcp:5027", "udp:5027"])]
 
 
@@ -146,7 +148,7 @@ def _check_variables(environ: Mapping[str, str]) -> None:
     for variable in environ:
         section = variable.removeprefix("GATEWAY_").partition("_")[0].lower()
         is_ours = variable.startswith("GATEWAY_") and not variable.startswith(FOREIGN_VARIABLES)
-        if is_ours and variable != "GATEWAY_CONF" and section not in SECTIONS:
+        if is_ours and variable not in OTHER_VARIABLES and section not in SECTIONS:
             raise ConfigError(f"environment: {variable}: no section {section!r}{_nearest(section, SECTIONS)}")
 
 

@@ -49,6 +49,8 @@ def test_the_file_wins_over_defaults_and_the_environment_over_the_file(write):
         GATEWAY_LIMITS_CONNECTIONS="7",
         GATEWAY_MQTT_TELEMETRY_INTERVAL="0.5",
         GATEWAY_CONF="not a key",
+        GATEWAY_URL="of gateway.admin",
+        GATEWAY_TOKEN="of gateway.admin",
         GATEWAY_SERVICE_HOST="of Kubernetes",
         HOME="/",
     )

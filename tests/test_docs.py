@@ -110,6 +110,7 @@ class Root:
         environment = {
             "ARGS": f"--to 127.0.0.1:{self._ports['5027']}",  # what the Makefile gives to the emulator
             "GATEWAY_CONF": "conf/gateway.toml",
+            "GATEWAY_URL": f"http://127.0.0.1:{self._ports['8080']}",  # what gateway.admin speaks to
             "MAKEFLAGS": "",  # those of the make that runs the tests
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",

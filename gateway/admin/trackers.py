@@ -144,7 +144,7 @@ def _codes(client: Client) -> Item:
 
 def _event(entry: Item, codes: Item) -> str:
     code = str(entry.get("event_code", ""))
-    return str(codes.get(code, {}).get("name", code))
+    return str(codes.get(code, {}).get("name", code)).replace("_", " ")
 
 
 def _details(entry: Item, codes: Item) -> str:
@@ -153,4 +153,6 @@ def _details(entry: Item, codes: Item) -> str:
     shown = {name: value for name, value in {**first, **entry}.items() if name not in SHOWN_APART}
     if "close_code" in shown:
         shown["close_code"] = closes.get(str(shown["close_code"]), shown["close_code"])
+        if shown["close_code"] == shown.get("reason"):
+            del shown["close_code"]
     return " ".join(f"{name}={value if isinstance(value, str) else compact(value)}" for name, value in shown.items())
