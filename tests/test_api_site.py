@@ -17,7 +17,7 @@ from gateway.api.call import Call
 from gateway.api.errors import ApiError
 from gateway.api.operations import Operation, Right
 from gateway.api.parts import Parts
-from gateway.api.request import BODY_MOST_OF_ALL
+from gateway.api.request import BODY_MOST_OF_ALL, HEAD_MOST
 from gateway.api.server import ApiServer
 from gateway.errors import StoreFull, StoreUnavailable
 from gateway.store.failures import Failures
@@ -263,6 +263,25 @@ def test_a_body_without_a_declared_length_is_limited_too(run, rest):
             yield b" " * 2**20
 
     assert run(there.refused("POST", "/echo", 413, content=chunks()))["code"] == 5
+
+
+@pytest.mark.parametrize(("size", "status"), [(100_000, 200), (HEAD_MOST + 10, 431), (HEAD_MOST * 4, 431)])
+def test_a_long_address_is_taken_and_one_that_is_too_long_is_refused(run, rest, size: int, status: int):
+    """Selectors and data stand in it."""
+    there = rest()
+
+    async def scenario() -> tuple[int, dict]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.server.port)
+        writer.write(b"GET /open?x=" + b"y" * size + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = await reader.readexactly(length)
+        writer.close()
+        return int(head.split()[1]), orjson.loads(body)
+
+    found, answer = run(scenario())
+    assert found == status
+    assert ("errors" in answer) == (status != 200)
 
 
 def test_a_body_where_none_belongs_is_refused(run, rest):

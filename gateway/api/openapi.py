@@ -55,6 +55,23 @@ def describe(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
+SELECTOR = {
+    "description": "ids with commas between, all, conditions on fields, or {expressions}",
+    "anyOf": [
+        {"const": "all"},
+        {"type": "string", "pattern": r"^[0-9]{1,15}(,[0-9]{1,15}){0,9}$"},
+        {"type": "string", "pattern": r"^(id|name)=[^/,{}'\"\\]{1,50}$"},
+        {"type": "string", "pattern": r"^\{(id|name) ?(==|!=|<|~) ?\"[a-z*]{1,9}\"\}$"},
+    ],
+}
+NAMES = {
+    "description": "names with commas between, masks with * and ?, or all",
+    "type": "string",
+    "pattern": r"^[a-z*?][a-z0-9.*?]{0,50}(,[a-z][a-z0-9.*?]{0,50}){0,9}$",
+}
+PATH_SCHEMAS: dict[str, dict[str, Any]] = {"parameters": NAMES, "idents": NAMES, "ident": NAMES}
+"""By the name of a path's variable; all others are selectors."""
+
 _DESCRIPTION = "flespi's API for channels, devices and their data. The header is `Authorization: FlespiToken KEY`."
 
 
@@ -84,8 +101,10 @@ def _operation(operation: Operation, schema_of: dict[int, Any], components: dict
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    schema = {"type": "string", "minLength": 1}
-    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in operation.variables]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": PATH_SCHEMAS.get(name, SELECTOR), "example": "all"}
+        for name in operation.variables
+    ]
 
 
 def _query_parameters(

@@ -7,18 +7,40 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from gateway.api.answers import failed
 from gateway.api.call import Call, convert, convert_entries, item_type, parse_json
 from gateway.api.errors import ApiError
-from gateway.api.operations import MiB, Operation, Right
+from gateway.api.operations import KiB, MiB, Operation, Right
 from gateway.api.parts import Parts
 from gateway.store.access import Access
 from gateway.store.tokens import Token
 
 PREFIXES = ("FlespiToken", "Bearer")
+HEAD_MOST = 128 * KiB
+"""Of a request's first line and headers: selectors and ``data`` stand in the path. Twisted's own limit is 16 KiB."""
 BODY_MOST_OF_ALL = 16 * MiB
 """What is kept of a request's body; each operation has a limit of its own, and none above this."""
+
+
+class ApiChannel(HTTPChannel):
+    """One connection of a client."""
+
+    MAX_LENGTH = HEAD_MOST
+    totalHeadersSize = HEAD_MOST
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Twisted would hang up without a word."""
+        error = ApiError.too_large(f"the request's first line or a header is longer than {HEAD_MOST} bytes")
+        body = failed(error).whole()
+        head = (
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        )
+        assert self.transport is not None
+        self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.loseConnection()  # type: ignore[no-untyped-call]
 
 
 class ApiRequest(Request):

@@ -17,7 +17,7 @@ from gateway.api.errors import ApiError
 from gateway.api.operations import Operation, Router
 from gateway.api.outlet import Gone, Outlet
 from gateway.api.parts import Parts
-from gateway.api.request import ApiRequest, make_call, segments_of
+from gateway.api.request import ApiChannel, ApiRequest, make_call, segments_of
 from gateway.errors import GatewayError, StoreError, StoreFull
 
 HANDLER_TIME = 90.0
@@ -163,5 +163,6 @@ def make_site(resource: ApiResource) -> Site:
     root = EncodingResourceWrapper(resource, [FastGzip()])
     site = Site(root, timeout=IDLE_TIME)
     site.requestFactory = ApiRequest  # type: ignore[assignment]
+    site.protocol = ApiChannel
     site.noisy = False
     return site

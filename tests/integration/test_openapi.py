@@ -23,8 +23,8 @@ CHECKS = [
     "unsupported_method",
     "allow_header_conformance",
 ]
-EXAMPLES = 15
-"""For each operation and phase; the defects that this test once found came within five."""
+EXAMPLES = 5
+"""For each operation; the systematic cases come in addition."""
 
 
 def seed(gateway: Gateway) -> None:
@@ -49,8 +49,14 @@ def test_nothing_that_is_sent_breaks_the_api(run, tmp_path: Path):
         run(scenario(), timeout=60)
         seed(gateway)
         command = [
-            *(str(SCHEMATHESIS), "run", f"{gateway.api_url}/gw/api.json", "--header", f"Authorization: {gateway.token}"),
-            *("--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--workers", "2"),
+            *(
+                str(SCHEMATHESIS),
+                "run",
+                f"{gateway.api_url}/gw/api.json",
+                "--header",
+                f"Authorization: {gateway.token}",
+            ),
+            *("--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--workers", "1"),
             *("--phases", "examples,coverage,fuzzing", "--request-timeout", "30", "--continue-on-failure"),
             *("--suppress-health-check", "all", "--no-color", "--seed", "1"),
         ]
