@@ -334,6 +334,8 @@ def test_a_token_sees_and_changes_what_it_may(scene):
     async def scenario(there: Rest) -> None:
         key = await key_for(there, {"uri": "gw/devices", "methods": ["GET", "PUT"], "ids": [2]})
         assert [device["id"] for device in await there.get(f"{URL}/all", key=key)] == [2]
+        assert await there.get(f"{URL}/ident=a1", key=key) == []
+        assert [device["id"] for device in await there.get(f"{URL}/ident=a2", key=key)] == [2]
         assert (await there.refused("GET", f"{URL}/1", 403, key=key))["id"] == 1
         assert (await there.refused("PUT", f"{URL}/1", 403, key=key, json={"name": "x"}))["id"] == 1
         [changed] = await there.put(f"{URL}/all", {"name": "mine"}, key=key)

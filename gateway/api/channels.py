@@ -97,7 +97,7 @@ async def create_channels(call: Call) -> Answer:
     """POST."""
     created_access(call, URI)
     names = channel_names(call)
-    jobs = [({"index": entry.index}, lambda new=entry.value: _create(call.parts, new)) for entry in call.entries]
+    jobs = (({"index": entry.index}, lambda new=entry.value: _create(call.parts, new)) for entry in call.entries)
     made, errors = await one_by_one(jobs)
     return Answer(await _views(call, made, names), errors)
 
@@ -181,7 +181,7 @@ async def _change(call: Call, change: Any) -> Answer:
     names = channel_names(call)
     channels, errors = await select_channels(call)
     items = call.parts.items
-    jobs = [({"id": one.id}, lambda id=one.id: items.change_channel(id, change)) for one in channels]
+    jobs = (({"id": one.id}, lambda id=one.id: items.change_channel(id, change)) for one in channels)
     changed, more = await one_by_one(jobs)
     return Answer(await _views(call, changed, names), [*errors, *more])
 
@@ -192,7 +192,7 @@ async def delete_channels(call: Call) -> Answer:
     channels, errors = await select_channels(call)
     before = {channel.id: view for channel, view in zip(channels, await _views(call, channels, names), strict=True)}
     items = call.parts.items
-    jobs = [({"id": one.id}, lambda id=one.id: items.delete_channel(id)) for one in channels]
+    jobs = (({"id": one.id}, lambda id=one.id: items.delete_channel(id)) for one in channels)
     deleted, more = await one_by_one(jobs)
     return Answer([before[channel.id] for channel in deleted], [*errors, *more])
 

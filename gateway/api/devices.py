@@ -100,7 +100,7 @@ async def create_devices(call: Call) -> Answer:
     """POST."""
     created_access(call, URI)
     names = device_names(call)
-    jobs = [({"index": entry.index}, lambda new=entry.value: _create(call.parts, new)) for entry in call.entries]
+    jobs = (({"index": entry.index}, lambda new=entry.value: _create(call.parts, new)) for entry in call.entries)
     made, errors = await one_by_one(jobs)
     return Answer(await _views(call, made, names), errors)
 
@@ -162,7 +162,7 @@ async def _change(call: Call, change: Any) -> Answer:
     names = device_names(call)
     devices, errors = await select_devices(call)
     items = call.parts.items
-    jobs = [({"id": one.id}, lambda id=one.id: items.change_device(id, change)) for one in devices]
+    jobs = (({"id": one.id}, lambda id=one.id: items.change_device(id, change)) for one in devices)
     changed, more = await one_by_one(jobs)
     return Answer(await _views(call, changed, names), [*errors, *more])
 
@@ -173,7 +173,7 @@ async def delete_devices(call: Call) -> Answer:
     devices, errors = await select_devices(call)
     before = {device.id: view for device, view in zip(devices, await _views(call, devices, names), strict=True)}
     items = call.parts.items
-    jobs = [({"id": one.id}, lambda id=one.id: items.delete_device(id)) for one in devices]
+    jobs = (({"id": one.id}, lambda id=one.id: items.delete_device(id)) for one in devices)
     deleted, more = await one_by_one(jobs)
     return Answer([before[device.id] for device in deleted], [*errors, *more])
 
