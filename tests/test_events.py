@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import orjson
 import pytest
@@ -15,6 +16,9 @@ from gateway.store.sources import Span
 KEYS = ShardKeys()
 NOW = 1_700_000_000.0
 CLOSED = EventCode.CONNECTION_CLOSED
+PAGE = (Path(__file__).parent.parent / "docs" / "observation.md").read_text()
+WRITTEN = {EventCode(code) for code in (1, 2, 3, 100, 101, 102, 103, 300, 301, 304, 305)}
+"""Of channels and devices; others belong to what writes them."""
 
 
 class There:
@@ -197,3 +201,15 @@ def test_the_table_of_limits_cannot_grow_without_end(there, monkeypatch):
     for device in range(1000):
         there.log.record("devices", device, EventCode.DEVICE_CONNECTED, ident=str(device))
     assert len(there.log._windows) <= 102
+
+
+@pytest.mark.parametrize("code", sorted(set(EventCode) & WRITTEN))
+def test_the_documentation_has_the_events(code: EventCode):
+    """With the name of their topic."""
+    assert f"| {int(code)} | `{DESCRIPTIONS[code][0]}` |" in PAGE
+
+
+@pytest.mark.parametrize("code", sorted(set(CloseCode) - {CloseCode.OK}))
+def test_the_documentation_has_the_close_codes(code: CloseCode):
+    """All that a connection can end with."""
+    assert f"\n| {int(code)} |" in PAGE
