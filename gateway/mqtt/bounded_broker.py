@@ -24,7 +24,7 @@ FILTERS_MOST = 1000
 """Subscriptions of one client: each message is held against every filter."""
 RETAINED_MOST = 10_000
 """Retained messages of clients; the gateway's own have a bound in what it knows of devices and parameters."""
-YIELD_AFTER = 500
+YIELD_AFTER = 50
 """Retained messages looked at until others have their turn."""
 REFUSED = 0x80
 
