@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from attrs import frozen
 
-from gateway.protocols.teltonika import datagram, device_types, normalize, session
+from gateway.protocols.teltonika import (
+    command_list,
+    datagram,
+    device_types,
+    normalize,
+    serial_data,
+    session,
+    settings,
+)
+from gateway.protocols.teltonika.command_list import Request
 from gateway.protocols.teltonika.device_types import DeviceType
+from gateway.protocols.teltonika.settings import Setting
 
 
 class Normalizer(Protocol):
@@ -36,6 +46,14 @@ class TrackerProtocol:
     """The model of a device type's id."""
     unknown_device_type: int
     """The device type's id of trackers whose model is not known."""
+    unasked: Callable[[Mapping[str, Any], str, float], dict[str, Any]]
+    """The message of what a tracker said unasked: what it said, its ident, ``server.timestamp``."""
+    request_of: Callable[[str, Mapping[str, Any], str | None], Request]
+    """A command by name, with its properties, for a model. Raises CommandError."""
+    describe_commands: Callable[[str | None], tuple[dict[str, Any], ...]]
+    """The commands of a model, as clients are told of them."""
+    settings_of: Callable[[str | None], dict[str, Setting]]
+    """The settings of a model, by name."""
 
 
 TELTONIKA = TrackerProtocol(
@@ -48,6 +66,10 @@ TELTONIKA = TrackerProtocol(
     device_types=device_types.device_types,
     model_of=device_types.model_of,
     unknown_device_type=device_types.UNKNOWN_TYPE,
+    unasked=serial_data.message_of,
+    request_of=command_list.request_of,
+    describe_commands=command_list.describe_commands,
+    settings_of=settings.settings_of,
 )
 
 PROTOCOLS: dict[int, TrackerProtocol] = {TELTONIKA.id: TELTONIKA}

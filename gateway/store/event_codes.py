@@ -25,6 +25,14 @@ class EventCode(IntEnum):
     DEVICE_DISCONNECTED = 301
     PROCESSING_ERROR = 304
     PROCESSING_WARNING = 305
+    SETTING_RECEIVED = 310
+    SETTING_PENDING = 311
+    SETTING_APPLIED = 312
+    SETTING_REJECTED = 313
+    SETTING_CANCELLED = 314
+    SETTING_CLEARED = 315
+    SETTING_UNREADABLE = 316
+    SETTING_REQUESTED = 317
     PLUGIN_ACTIVATED = 320
     PLUGIN_DEACTIVATED = 321
     COMMAND_QUEUED = 330
@@ -83,6 +91,14 @@ DESCRIPTIONS: dict[EventCode, tuple[str, str]] = {
     EventCode.DEVICE_DISCONNECTED: ("disconnected", "Device disconnected"),
     EventCode.PROCESSING_ERROR: ("processing_error", "Data of the device could not be processed"),
     EventCode.PROCESSING_WARNING: ("processing_warning", "Invalid parameters were removed from a message"),
+    EventCode.SETTING_RECEIVED: ("setting_received", "The device told what a setting is"),
+    EventCode.SETTING_PENDING: ("setting_pending", "A setting shall be changed"),
+    EventCode.SETTING_APPLIED: ("setting_applied", "The device has taken a setting"),
+    EventCode.SETTING_REJECTED: ("setting_rejected", "The device has not taken a setting"),
+    EventCode.SETTING_CANCELLED: ("setting_cancelled", "A setting shall not be changed any longer"),
+    EventCode.SETTING_CLEARED: ("setting_cleared", "What is known of a setting is forgotten"),
+    EventCode.SETTING_UNREADABLE: ("setting_unreadable", "The device does not tell a setting"),
+    EventCode.SETTING_REQUESTED: ("setting_requested", "The device is asked for a setting"),
     EventCode.PLUGIN_ACTIVATED: ("plugin_activated", "Plugin activated for the device"),
     EventCode.PLUGIN_DEACTIVATED: ("plugin_deactivated", "Plugin deactivated for the device"),
     EventCode.COMMAND_QUEUED: ("command_queued", "Command queued"),

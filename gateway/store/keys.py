@@ -115,6 +115,16 @@ class ShardKeys:
         """Sorted set: ``<device id>:<command id>`` of all that wait, by when they expire, in seconds."""
         return self._key("devices:commands_expiring")
 
+    @property
+    def commanded(self) -> str:
+        """Set: ids of the devices for which commands wait."""
+        return self._key("devices:commanded")
+
+    @property
+    def settings_wanted(self) -> str:
+        """Set: ``<device id>:<name>`` of the settings that are to be applied or read."""
+        return self._key("devices:settings_wanted")
+
     def settings(self, device_id: int) -> str:
         """Hash: name of a setting -> what the device has, and what it shall have, as JSON."""
         return self._key(f"device:{device_id}:settings")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from attrs import frozen
 
 from gateway.protocols.teltonika import commands
 from gateway.protocols.teltonika.avl_ids import find_model
-from gateway.protocols.teltonika.commands import Command, CommandError
+from gateway.protocols.teltonika.commands import Command, CommandError, Reply
 
 COMMANDS: tuple[type[Command], ...] = (
     commands.Custom,
@@ -31,6 +32,16 @@ ADDRESS = ["connection"]
 """How a command reaches a device: flespi's word; it also has sms."""
 
 
+@frozen
+class Request:
+    """A command for one device, ready to be sent: ``payload`` in ``codec_id``; ``reply`` says what its answer means."""
+
+    payload: bytes
+    codec_id: int
+    is_answered: bool
+    reply: Callable[[bytes], Reply]
+
+
 @functools.cache
 def commands_of(model: str | None) -> dict[str, type[Command]]:
     """The commands that devices of this model have, by name; None, or an unknown one: those of the FMB family."""
@@ -49,6 +60,13 @@ def make_command(name: str, properties: Mapping[str, Any], model: str | None) ->
     except (msgspec.ValidationError, CommandError) as error:
         raise _invalid(name, str(error)) from None
     return command
+
+
+def request_of(name: str, properties: Mapping[str, Any], model: str | None) -> Request:
+    """The same, ready to be sent. Raises CommandError."""
+    command = make_command(name, properties, model)
+    family = find_model(model).family
+    return Request(command.payload(family), command.codec, command.is_answered(family), command.reply)
 
 
 def _invalid(name: str, reason: str) -> CommandError:

@@ -12,16 +12,15 @@ they are not merged with each other or with a record. It has the second of the t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
-
-from gateway.protocols.teltonika import wire_commands
 
 WHITE = frozenset("\r\n\t")
 MILLISECONDS_SIZE = 8
 """``timestamp_size`` of Codec 13 as it was until 2021."""
 
 
-def message_of(said: wire_commands.Message, ident: str, received: float) -> dict[str, Any]:
+def message_of(said: Mapping[str, Any], ident: str, received: float) -> dict[str, Any]:
     """The message of ``said``, the dict of a CommandReceived, without what only the channel knows of it.
 
     ``received`` is its ``server.timestamp``, in seconds, unique within the channel.

@@ -18,7 +18,9 @@ from attrs import field, frozen
 
 from gateway.errors import PeerError
 from gateway.protocols.teltonika.avl_ids import find_model
+from gateway.protocols.teltonika.command_replies import parameters_of
 from gateway.protocols.teltonika.commands import OLD_FAMILIES
+from gateway.protocols.teltonika.serial_data import text_of
 
 COMMAND_MOST = 160
 """Characters of a command, so that it could go by SMS as well: the only limit that documents name."""
@@ -112,6 +114,11 @@ class Setting:
             for name, one in self.fields.items()
             if str(one.parameter) in parameters
         }
+
+    @staticmethod
+    def parameters_in(payload: bytes) -> dict[str, str]:
+        """Parameter number -> text, of a reply to one of the commands below; empty where it names none."""
+        return parameters_of(text_of(payload) or "") or {}
 
     def set_texts(self, values: Any) -> list[str]:
         """The commands that set these fields, in order; several where one would be too long. Raises SettingError."""
