@@ -51,7 +51,7 @@ def run() -> list[Row]:
 def normalized(normalizer: Normalizer, body: bytes) -> list[msg.Message]:
     """The messages of a body, with what the channel adds."""
     packet = decode_packet(body)
-    return [KNOWN | normalizer.normalize(record, packet["codec_id"]) for record in packet["records"]]
+    return [KNOWN | message for message in normalizer.normalize_all(packet["records"], packet["codec_id"])]
 
 
 def as_json(normalizer: Normalizer, body: bytes) -> list[bytes]:

@@ -125,8 +125,7 @@ def _explain_body(body: bytes, at: int, model: str | None, known: Shown) -> Show
         packet = wire.decode_packet(body)
     except DecodeError as error:
         raise DecodeError(error.reason, at + (error.offset or 0)) from error
-    normalizer = normalizer_for(model)
-    messages = [known | normalizer.normalize(record, packet["codec_id"]) for record in packet["records"]]
+    messages = [known | found for found in normalizer_for(model).normalize_all(packet["records"], packet["codec_id"])]
     return {**packet, "messages": messages}
 
 

@@ -302,8 +302,8 @@ def test_speed_is_that_of_the_gps_element() -> None:
 
 
 def test_a_negative_number_without_a_name_has_its_sign() -> None:
-    row = next(row for row in all_rows() if row.signed and not row.kind and "fmb120" in row.tables and row.bytes == "2")
-    assert io(n2=[(row.avl_id, 0xFFFF)]) == {f"custom.param.{row.avl_id}": -1}
+    row = next(row for row in all_rows() if row.signed and not row.kind and "fmc650" in row.tables and row.bytes == "2")
+    assert io("FMC650", n2=[(row.avl_id, 0xFFFF)]) == {f"custom.param.{row.avl_id}": -1}
 
 
 def test_records_as_the_wire_gives_them_are_normalized() -> None:

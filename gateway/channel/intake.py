@@ -90,7 +90,7 @@ class Intake:
 
     def device_of(self, ident: str) -> Device | None:
         """The device that this ident is registered as."""
-        return self._items.device_for(self.channel.protocol_id, ident)
+        return self._items.device_for(self._channel.protocol_id, ident)
 
     def normalizer_for(self, ident: str) -> Normalizer:
         """The one of the device's model."""
@@ -109,17 +109,17 @@ class Intake:
         if not records:
             done(None)
             return
-        first = self._writer.reserve(self.channel.id, len(records))
+        first = self._writer.reserve(self._channel.id, len(records))
         try:
             texts = self._texts(ident, peer, normalizer, packet, first)
         except Exception:
             # A record that this code cannot take would be sent again for ever: keep the bytes, say so, go on.
-            self.log.failure("a packet of {ident} on {channel}", ident=ident, channel=self.channel.name)
+            self.log.failure("a packet of {ident} on {channel}", ident=ident, channel=self._channel.name)
             self.park(ident, body, "cannot be normalized", done)
             return
-        self._writer.append(self.channel.id, first + len(records) - 1, ident, b"\n".join(texts), done)
-        metrics.count("packets", channel=self.channel.name)
-        metrics.count("records", len(records), channel=self.channel.name)
+        self._writer.append(self._channel.id, first + len(records) - 1, ident, b"\n".join(texts), done)
+        metrics.count("packets", channel=self._channel.name)
+        metrics.count("records", len(records), channel=self._channel.name)
 
     def _texts(
         self, ident: str, peer: str, normalizer: Normalizer, packet: Mapping[str, Any], first: int
@@ -128,12 +128,11 @@ class Intake:
         identity = {
             "ident": ident,
             "peer": peer,
-            "channel.id": self.channel.id,
-            "protocol.id": self.channel.protocol_id,
+            "channel.id": self._channel.id,
+            "protocol.id": self._channel.protocol_id,
         }
         texts = []
-        for position, record in enumerate(packet["records"], first):
-            message = normalizer.normalize(record, codec_id)
+        for position, message in enumerate(normalizer.normalize_all(packet["records"], codec_id), first):
             message.update(identity)
             message["server.timestamp"] = position / MICROSECONDS
             texts.append(msg.encode(message))
@@ -141,21 +140,21 @@ class Intake:
 
     def park(self, ident: str, frame: bytes, reason: str, done: Done) -> None:
         """Keep a packet that nobody can decode; sending it again would not help, so it is acknowledged after this."""
-        n = metrics.count("packets_parked", channel=self.channel.name, reason=reason)
+        n = metrics.count("packets_parked", channel=self._channel.name, reason=reason)
         if n <= LOG_FIRST or n % LOG_EVERY == 0:
             self.log.warn(
                 "parked a packet of {ident} on {channel}: {reason} ({size} bytes, {n}. of this kind)",
-                ident=ident, channel=self.channel.name, reason=reason, size=len(frame), n=n,
+                ident=ident, channel=self._channel.name, reason=reason, size=len(frame), n=n,
             )  # fmt: skip
-        self._writer.park(self.channel.id, ident, frame, done, reason)
+        self._writer.park(self._channel.id, ident, frame, done, reason)
 
     def _is_bug(self, failure: Failure) -> None:
-        self.log.failure("a verdict on {channel}", failure, channel=self.channel.name)
+        self.log.failure("a verdict on {channel}", failure, channel=self._channel.name)
 
     async def _register(self, ident: str) -> Decision:
         """Make a device of ``ident``; undecided, and a line in the log, where the store does not take it."""
         if len(self._items.devices) >= self._max_devices:
-            n = metrics.count("idents_not_registered", channel=self.channel.name)
+            n = metrics.count("idents_not_registered", channel=self._channel.name)
             if n % LOG_EVERY == 1:
                 self.log.warn("{ident} is not registered ({n}.): limits.devices is reached", ident=ident, n=n)
             return Decision(False, f"no device was made of it: limits.devices ({self._max_devices}) is reached")
@@ -163,7 +162,7 @@ class Intake:
             device = await self._items.register_device(
                 ident=ident,
                 name=ident,
-                protocol_id=self.channel.protocol_id,
+                protocol_id=self._channel.protocol_id,
                 device_type_id=self.protocol.unknown_device_type,
             )
         except GatewayError as error:

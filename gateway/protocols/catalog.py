@@ -22,10 +22,10 @@ from gateway.protocols.teltonika.settings import Setting
 
 
 class Normalizer(Protocol):
-    """Turns a record of the wire into a message."""
+    """Turns the records of a packet into messages."""
 
-    def normalize(self, record: Any, codec_id: int) -> dict[str, Any]:
-        """The message, without what the channel knows of it (ident, peer, server.timestamp, ...)."""
+    def normalize_all(self, records: Any, codec_id: int) -> list[dict[str, Any]]:
+        """A message of each, in their order, without what the channel knows of it (ident, peer, server.timestamp)."""
 
 
 @frozen

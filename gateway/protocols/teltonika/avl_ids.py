@@ -6,7 +6,8 @@ print it, and the families that they belong to. Columns of avl_ids.csv:
     avl_id, name, bytes, signed, min, max, unit, families, tables    from Teltonika's tables
     parameter                                   flespi's names, ``|`` between them; none: custom.param.<id>
     kind, scale, detail                         how the wire value becomes the parameters, see rules.py
-    ours                                        what in this row is our own judgement, and why
+    ours                                        what in this row is our own judgement, and why; where there is no
+                                                parameter: why there is none
 
 ``bytes`` and ``unit`` are what the table prints. They are kept to be read: a width comes from the wire.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
@@ -24,6 +26,9 @@ import attrs
 
 DEFAULT_FAMILY = "FMB"
 DEFAULT_TABLE = "fmb120"
+
+_SHORTEST_NAME = len("FM36")
+_SHORTEST_BEGINNING = 3
 
 # The dictionary of 2019 is an older edition of the tables of these families: it names ids that they no longer print.
 _OLDER_EDITION = {"FMX6": "FM64(2019)", "FM63XY": "FM64(2019)"}
@@ -101,14 +106,25 @@ def known_models() -> dict[str, Model]:
 def find_model(name: str | None) -> Model:
     """The model that ``name`` means, as ``FMB120``, ``fmb120`` or an ordering code as ``FMB120-BTZ9FD``.
 
-    A name that says nothing to us is taken for one of the FMB family, the most common by far.
+    A model that is newer than this list is of the family of those whose names begin like it: FMC660 is one as FMC650. A
+    name that says nothing to us is taken for one of the FMB family, the most common by far.
     """
     models = known_models()
     code = re.sub(r"[^0-9A-Z]", "", (name or "").upper())
-    for length in range(len(code), 5, -1):
+    for length in range(len(code), _SHORTEST_NAME - 1, -1):
         if code[:length] in models:
             return models[code[:length]]
-    return Model("", DEFAULT_FAMILY, DEFAULT_TABLE)
+    family = _family_of(code)
+    return Model("", family, DEFAULT_TABLE if family == DEFAULT_FAMILY else "")
+
+
+def _family_of(code: str) -> str:
+    """The family that most models have whose names share the longest beginning with ``code``."""
+    for length in range(len(code), _SHORTEST_BEGINNING - 1, -1):
+        families = Counter(model.family for name, model in known_models().items() if name.startswith(code[:length]))
+        if families:
+            return families.most_common(1)[0][0]
+    return DEFAULT_FAMILY
 
 
 def _rank(row: AvlRow, family: str, table: str) -> int:

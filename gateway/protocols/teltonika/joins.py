@@ -112,14 +112,16 @@ def make_echo(row: AvlRow) -> Rule:
 
 
 def find_contested(rows: Iterable[AvlRow]) -> set[int]:
-    """The AVL ids of ``rows`` that can share a parameter with another one, joined ones aside."""
+    """The AVL ids of ``rows`` that can share a parameter with another one; joined ones are settled before them."""
     owners: dict[str, set[int]] = defaultdict(set)
+    joined: set[int] = set()
     for row in rows:
-        if row.kind not in JOINED:
-            for name in parameters_of(row):
-                owners[name].add(row.avl_id)
+        if row.kind in JOINED:
+            joined.add(row.avl_id)
+        for name in parameters_of(row):
+            owners[name].add(row.avl_id)
     shared = (ids for name, ids in owners.items() if len(ids) > 1 and name not in _MASKS)
-    return {avl_id for ids in shared for avl_id in ids}
+    return {avl_id for ids in shared for avl_id in ids} - joined
 
 
 def settle(message: Message, claims: Parts) -> None:

@@ -1,7 +1,8 @@
 """AVL record to message: flespi's names, units and scales, by the device's model.
 
-``normalizer_for(model).normalize(record, codec_id)`` takes what wire.py gives. It never raises: what has no meaning, or
-another one than expected, is in ``custom.param.<id>``, so nothing that was on the wire is dropped without a trace.
+``normalizer_for(model).normalize(record, codec_id)`` takes what wire.py gives, ``normalize_all`` the records of a
+packet. They never raise: what has no meaning, or another one than expected, is in ``custom.param.<id>``, so nothing
+that was on the wire is dropped without a trace.
 
 A packet may bring hundreds of records within a few milliseconds, so one IO element costs a dict lookup and a branch in
 the usual cases (slots.py). Only the rest calls a rule (rules.py), after all elements are read: by then the last of two
@@ -16,6 +17,7 @@ from typing import Any
 
 from gateway.protocols.teltonika import joins, rules, salvage, slots
 from gateway.protocols.teltonika.avl_ids import AvlRow, find_model, rows_for
+from gateway.protocols.teltonika.beacon_parts import PART, join_parts
 from gateway.protocols.teltonika.values import Message, keep_raw
 
 Record = Mapping[str, Any]
@@ -65,6 +67,14 @@ class Normalizer:
             return self._normalize(record, codec_id)
         except Exception:  # whatever it is, a record must not be lost over it
             return self._salvage(record, codec_id)
+
+    def normalize_all(self, records: Iterable[Record], codec_id: int) -> list[Message]:
+        """The messages of one packet's records, in their order; what is split over several of them is put together."""
+        normalize = self.normalize
+        messages = [normalize(record, codec_id) for record in records]
+        if any(PART in message for message in messages):
+            join_parts(messages)
+        return messages
 
     def _normalize(self, record: Record, codec_id: int) -> Message:
         message = begin_message(record, codec_id)

@@ -42,9 +42,23 @@ def read_axes(value: int) -> tuple[float, float, float]:
     return x / 1000, y / 1000, z / 1000
 
 
-def read_fault_codes(data: bytes) -> list[dict[str, str]]:
-    """Fault codes as text with commas between them (AVL ids 281, 282, 10494, 10496). Raises DecodeError."""
-    codes = [code.strip() for code in re.split(r"[,;]", read_text(data))]
+def read_vector(value: int) -> tuple[float, float, float, float]:
+    """AVL ids 1429 and 1432: X, Y and Z as int16 and the length of the vector as uint16, in mg; here in g."""
+    x, y, z, length = struct.unpack(">3hH", value.to_bytes(8, "big"))
+    return x / 1000, y / 1000, z / 1000, length / 1000
+
+
+def read_alcohol(value: int) -> tuple[float, int]:
+    """AVL id 285: 14 bits of alcohol in the blood, in thousandths of a permille, and 2 bits of how it was tested."""
+    return (value >> 2) / 1000, value & 3
+
+
+def read_fault_codes(data: bytes, separators: str = "") -> list[dict[str, str]]:
+    """Fault codes as text with commas or ``separators`` between them (AVL ids 281, 282, 525, 10494, 10496).
+
+    Raises DecodeError.
+    """
+    codes = [code.strip() for code in re.split(f"[,;{re.escape(separators)}]", read_text(data))]
     return [_fault_code(code) for code in codes if code]
 
 

@@ -6,11 +6,13 @@
     boolean           one                            0 is false, 1 is true; else custom.param.<id>
     map               any                            see enumerations.py
     switch            one, and the mask of all       the parameter's index is the bit plus 1
-    sensor            number and error code          raw values that are error codes: ``850 2000 101-255``
+    sensor            number and error code          raw values that are error codes: ``850 2000 101-255``;
+                                                     without a parameter for them they become custom.param.<id>
     sensor_status     boolean and error code         the same
     number_or_hex     number or text                 up to 4 bytes a number, more are text
     text decimal hex digits                          text, of different readings
     flags             those in can_flags.csv         which mask of can_flags.csv
+    dtc_list          one                            what stands between fault codes, besides comma and semicolon
     harsh harsh_value iccid part name_part           values that mean something together: see joins.py
     the rest          structured values: see payloads.py and beacons.py
 
@@ -138,15 +140,17 @@ def _error_codes(detail: str) -> tuple[range, ...]:
 
 
 def _sensor(row: AvlRow, width: int) -> Rule:
-    name, error_name = row.parameters
+    name, _, error_name = row.parameter.partition("|")
     scale, errors = scaler(row.scale), _error_codes(row.detail)
 
     def sensor(message: Message, value: int) -> None:
         raw = to_signed(value, width) if row.signed else value
-        if any(raw in codes for codes in errors):
+        if not any(raw in codes for codes in errors):
+            message[name] = exact(scale(raw))
+        elif error_name:
             message[error_name] = str(raw)
         else:
-            message[name] = exact(scale(raw))
+            raise DecodeError("an error code")
 
     return sensor
 
@@ -206,6 +210,10 @@ def _of_parts(read: Callable[[Any], tuple[Any, ...]]) -> Maker:
         return parts
 
     return make
+
+
+def _fault_codes(row: AvlRow, width: int) -> Rule:
+    return _single(row.parameter, lambda value, _: payloads.read_fault_codes(value, row.detail), width)
 
 
 def _of_message(read: Callable[[bytes], Message]) -> Maker:
@@ -280,11 +288,13 @@ _MAKERS: dict[str, Maker] = {
     "zone": _zone,
     "operator": _operator,
     "axes": _of_parts(payloads.read_axes),
+    "vector": _of_parts(payloads.read_vector),
+    "alcohol": _of_parts(payloads.read_alcohol),
     "button": _button,
     "proximity": _proximity,
     "trace": _of_value(payloads.read_trace),
     "dtc": _of_value(payloads.read_fault_number),
-    "dtc_list": _of_value(payloads.read_fault_codes),
+    "dtc_list": _fault_codes,
     "beacons": _of_message(beacons.beacons_message),
     "advanced_beacons": _of_message(beacons.advanced_beacons_message),
     "eye_beacons": _eye_beacons,
@@ -299,5 +309,7 @@ _WIDTHS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys((*_INTEGERS, "operator", "dtc"), (1, 2, 4, 8)),
     **dict.fromkeys(_PAYLOADS, (0,)),
     "axes": (8,),
+    "vector": (8,),
+    "alcohol": (2,),
     "fms_version": (4,),
 }
