@@ -183,8 +183,10 @@ def test_a_released_attempt_can_be_made_again_at_once(run, queue):
 
 def test_what_was_sent_as_often_as_it_may_be_is_given_up(run, queue, clock):
     """With a result that says so, once."""
+    told = []
 
     async def scenario() -> None:
+        queue.on_give_up = lambda command, error: told.append((command.name, error))
         await add(queue, max_attempts=2)
         for _ in range(2):
             assert await queue.take(DEVICE) is not None
@@ -193,6 +195,25 @@ def test_what_was_sent_as_often_as_it_may_be_is_given_up(run, queue, clock):
         assert await queue.waiting(DEVICE) == []
         [result] = await results(queue)
         assert (result["executed"], result["error"], result["attempts"]) == (False, "no answer after 2 attempts", 2)
+        assert told == [("getver", "no answer after 2 attempts")]
+
+    run(scenario())
+
+
+def test_it_is_known_for_which_devices_commands_wait(run, queue, clock):
+    """Whoever has their connections need not look at each."""
+
+    async def scenario() -> None:
+        first, second = await add(queue), await add(queue)
+        other = await queue.add(DEVICE + 1, IDENT, new(ttl=60))
+        assert await queue.devices() == {DEVICE, DEVICE + 1}
+        await queue.finish(first, response="OK")
+        assert await queue.devices() == {DEVICE, DEVICE + 1}
+        await queue.remove(DEVICE, [second.id])
+        assert await queue.devices() == {DEVICE + 1}
+        clock.now += 60
+        assert await queue.expire() == [other]
+        assert await queue.devices() == set()
 
     run(scenario())
 
@@ -200,7 +221,11 @@ def test_what_was_sent_as_often_as_it_may_be_is_given_up(run, queue, clock):
 def test_a_command_that_is_not_ready_lets_others_pass(run, queue):
     async def scenario() -> None:
         first, second = await add(queue, condition="speed == 0"), await add(queue)
-        taken = await queue.take(DEVICE, lambda command: not command.condition)
+
+        async def is_ready(command: QueuedCommand) -> bool:
+            return not command.condition
+
+        taken = await queue.take(DEVICE, is_ready)
         assert taken.id == second.id
         [left, _] = await queue.waiting(DEVICE)
         assert (left.id, left.attempts) == (first.id, 0)
@@ -295,6 +320,7 @@ def test_what_a_deleted_device_left_expires_without_a_result(run, queue, clock, 
         clock.now += 60
         assert await queue.expire() == []
         assert await redis.zcard(KEYS.commands_expiring) == 0
+        assert await queue.devices() == set()
         assert await redis.exists(*KEYS.of_device(DEVICE)) == 0
 
     run(scenario())

@@ -207,3 +207,21 @@ def test_a_device_s_settings_are_its_own(run, settings):
         assert await settings.all(DEVICE + 1) == {}
 
     run(scenario())
+
+
+def test_it_is_known_which_devices_have_settings_to_be_applied_or_read(run, settings):
+    async def scenario() -> None:
+        await settings.request(DEVICE, "server", {"port": 1})
+        await settings.reread(DEVICE, "apn")
+        await settings.request(DEVICE + 1, "server", {"port": 1})
+        assert await settings.devices() == {DEVICE, DEVICE + 1}
+        await settings.told(DEVICE, await settings.take(DEVICE), {"name": "x"})
+        assert await settings.devices() == {DEVICE, DEVICE + 1}
+        await settings.cancel(DEVICE, "server")
+        assert await settings.devices() == {DEVICE + 1}
+        await settings.forget(DEVICE)
+        assert await settings.devices() == {DEVICE + 1}
+        await settings.forget(DEVICE + 1)
+        assert await settings.devices() == set()
+
+    run(scenario())

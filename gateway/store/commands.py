@@ -9,7 +9,7 @@ the command for :data:`ANSWER_TIME`. It leaves the queue and gets its result in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -49,6 +49,7 @@ ADD = """
 if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 'full' end
 if redis.call('HSETNX', KEYS[1], ARGV[2], ARGV[3]) == 0 then return 'taken' end
 redis.call('ZADD', KEYS[2], ARGV[5], ARGV[4])
+redis.call('SADD', KEYS[4], ARGV[6])
 return 'added'
 """
 CHANGE = """
@@ -58,13 +59,16 @@ return 1
 """
 REMOVE = """
 redis.call('ZREM', KEYS[2], ARGV[2])
-return redis.call('HDEL', KEYS[1], ARGV[1])
+local removed = redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HLEN', KEYS[1]) == 0 then redis.call('SREM', KEYS[4], ARGV[3]) end
+return removed
 """
 # A result's id is its time, and the clock of another gateway may be ahead. A real-time command was in no queue.
 FINISH = """
 if ARGV[7] == '1' then
     redis.call('ZREM', KEYS[2], ARGV[2])
     if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+    if redis.call('HLEN', KEYS[1]) == 0 then redis.call('SREM', KEYS[4], ARGV[8]) end
 end
 local at = tonumber(ARGV[4])
 local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
@@ -75,17 +79,23 @@ redis.call('EXPIRE', KEYS[3], ARGV[6])
 return 1
 """
 
-IsReady = Callable[[QueuedCommand], bool]
+IsReady = Callable[[QueuedCommand], Awaitable[bool]]
+
+
+async def always(command: QueuedCommand) -> bool:
+    """For commands without a condition."""
+    return True
 
 
 @define(eq=False)
 class CommandQueue:
-    """The queues and the results of all devices of a shard."""
+    """The queues and the results of all devices of a shard. ``on_give_up`` is told what had too many attempts."""
 
     _redis: Client
     _keys: ShardKeys
     _now: Callable[[], float] = time.time
     _clock: ChannelClock = field(init=False)
+    on_give_up: Callable[[QueuedCommand, str], None] = field(init=False, default=lambda command, error: None)
 
     def __attrs_post_init__(self) -> None:
         self._clock = ChannelClock(self._now)
@@ -104,7 +114,8 @@ class CommandQueue:
             text = encoded(command)
             if len(text) > TEXT_MOST:
                 raise CommandRefused(f"the command takes {len(text)} bytes, {TEXT_MOST} is the most")
-            answer = await self._eval(ADD, device_id, QUEUE_MOST, command.id, text, _member(command), expires)
+            arguments = (QUEUE_MOST, command.id, text, _member(device_id, command.id), expires, device_id)
+            answer = await self._eval(ADD, device_id, *arguments)
             if answer == b"full":
                 raise CommandRefused(f"{QUEUE_MOST} commands wait for device {device_id} already, which is the most")
             if answer == b"added":
@@ -144,11 +155,19 @@ class CommandQueue:
         wanted = None if ids is None else set(ids)
         there = await self.waiting(device_id)
         chosen = [command for command in there if wanted is None or command.id in wanted]
-        return [command for command in chosen if await self._eval(REMOVE, device_id, command.id, _member(command))]
+        return [command for command in chosen if await self._remove(device_id, command.id)]
+
+    async def _remove(self, device_id: int, id: int) -> object:
+        return await self._eval(REMOVE, device_id, id, _member(device_id, id), device_id)
+
+    async def devices(self) -> set[int]:
+        """The devices for which commands wait. Raises StoreError."""
+        with store_errors():
+            return {int(member) for member in await self._redis.smembers(self._keys.commanded)}
 
     # -- attempts
 
-    async def take(self, device_id: int, is_ready: IsReady = lambda command: True) -> QueuedCommand | None:
+    async def take(self, device_id: int, is_ready: IsReady = always) -> QueuedCommand | None:
         """The next command to send, its attempt counted; None: there is none just now. Raises StoreError.
 
         Not those whose answer somebody waits for, and not those that are not ready. What was sent as often as it may
@@ -158,8 +177,8 @@ class CommandQueue:
             if command.attempted + ANSWER_TIME > self._now():
                 continue
             if command.is_exhausted:
-                await self.finish(command, error=NO_ANSWER.format(attempts=command.attempts))
-            elif is_ready(command):
+                await self.give_up(command)
+            elif await is_ready(command):
                 now = self._now()
                 taken = msgspec.structs.replace(command, attempts=command.attempts + 1, attempted=now)
                 if await self._change(text, taken):
@@ -186,16 +205,22 @@ class CommandQueue:
         result = result_of(command, response=response, error=error)
         return result if await self._finish(result, is_queued=True) else None
 
+    async def give_up(self, command: QueuedCommand) -> None:
+        """It was sent as often as it may be. Raises StoreError."""
+        error = NO_ANSWER.format(attempts=command.attempts)
+        if await self.finish(command, error=error):
+            self.on_give_up(command, error)
+
     async def record(self, result: CommandResult) -> None:
         """Keep the result of a command that was in no queue. Raises StoreError."""
         await self._finish(result, is_queued=False)
 
     async def _finish(self, result: CommandResult, *, is_queued: bool) -> bool:
         at = self._clock.reserve(1)
-        member = f"{result.device_id}:{result.id}"
+        device_id, member = result.device_id, _member(result.device_id, result.id)
         text = msgspec.json.encode(result)
-        arguments = (result.id, member, text, at, RESULTS_MOST, RESULTS_TTL, int(is_queued))
-        return bool(await self._eval(FINISH, result.device_id, *arguments))
+        arguments = (result.id, member, text, at, RESULTS_MOST, RESULTS_TTL, int(is_queued), device_id)
+        return bool(await self._eval(FINISH, device_id, *arguments))
 
     async def expire(self) -> list[QueuedCommand]:
         """Finish what has waited for too long, a bounded number at a time; gives the commands. Raises StoreError."""
@@ -208,7 +233,7 @@ class CommandQueue:
             with store_errors():
                 text = await self._redis.hget(self._keys.commands(device_id), command_id)
             if text is None:
-                await self._eval(REMOVE, device_id, command_id, f"{device_id}:{command_id}")
+                await self._remove(device_id, command_id)
             elif await self.finish(command := decoded(text), error=EXPIRED):
                 expired.append(command)
         return expired
@@ -236,13 +261,13 @@ class CommandQueue:
 
     async def _eval(self, script: str, device_id: int, *arguments: object) -> object:
         keys = self._keys
-        names = (keys.commands(device_id), keys.commands_expiring, keys.commands_result(device_id))
+        names = (keys.commands(device_id), keys.commands_expiring, keys.commands_result(device_id), keys.commanded)
         with store_errors():
             return await self._redis.eval(script, len(names), *names, *arguments)
 
 
-def _member(command: QueuedCommand) -> str:
-    return f"{command.device_id}:{command.id}"
+def _member(device_id: int, command_id: int) -> str:
+    return f"{device_id}:{command_id}"
 
 
 def _result_text(at: int, fields: dict[bytes, bytes]) -> list[bytes]:

@@ -32,6 +32,7 @@ NO_ANSWER = f"no answer after {ATTEMPTS_MOST} attempts"
 CHANGE = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call(ARGV[4], KEYS[2], ARGV[5])
 return 1
 """
 
@@ -89,6 +90,20 @@ class DeviceSettings:
         with store_errors():
             texts: dict[bytes, bytes] = await self._redis.hgetall(self._keys.settings(device_id))
         return texts
+
+    async def devices(self) -> set[int]:
+        """The devices that have settings to be applied or read. Raises StoreError."""
+        with store_errors():
+            members = await self._redis.smembers(self._keys.settings_wanted)
+        return {int(member.partition(b":")[0]) for member in members}
+
+    async def forget(self, device_id: int) -> None:
+        """The device is deleted: nothing is wanted of it any longer. Raises StoreError."""
+        with store_errors():
+            members = await self._redis.smembers(self._keys.settings_wanted)
+            gone = [member for member in members if member.startswith(b"%d:" % device_id)]
+            if gone:
+                await self._redis.srem(self._keys.settings_wanted, *gone)
 
     # -- what clients want
 
@@ -190,8 +205,9 @@ class DeviceSettings:
     async def _store(self, device_id: int, name: str, old: bytes, new: Shadow) -> bool:
         """Unless somebody else has changed it."""
         with store_errors():
-            text = msgspec.json.encode(new)
-            done = await self._redis.eval(CHANGE, 1, self._keys.settings(device_id), name, old, text)
+            text, index = msgspec.json.encode(new), ("SADD" if new.is_wanted else "SREM", f"{device_id}:{name}")
+            keys = (self._keys.settings(device_id), self._keys.settings_wanted)
+            done = await self._redis.eval(CHANGE, len(keys), *keys, name, old, text, *index)
         if done:
             self._tell(device_id, new)
         return bool(done)
