@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.web.server import Site
@@ -15,7 +14,8 @@ from gateway import aio
 from gateway.api.nouns import operations
 from gateway.api.parts import Parts
 from gateway.api.site import ApiResource, make_site
-from gateway.errors import ConfigError, ListenError
+from gateway.channel.server import server_from_string
+from gateway.errors import ConfigError, GatewayError, ListenError
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 STOP_TIME = 3.0
@@ -51,10 +51,13 @@ class ApiServer:
     async def start(self) -> None:
         """Raises ListenError, ConfigError."""
         try:
-            self._port = await aio.from_deferred(serverFromString(self._reactor, self._listen).listen(self._site))
+            server = server_from_string(self._reactor, self._listen, close_time=None)
+            self._port = await aio.from_deferred(server.listen(self._site))
         except CannotListenError as error:
             raise ListenError(f"api.listen: {self._listen}: cannot listen: {error.socketError}") from error
-        except Exception as error:  # a key file, a syntax: each raises something else
+        except GatewayError as error:
+            raise ConfigError(f"api.listen: {self._listen}: {error}") from error
+        except Exception as error:  # whatever Twisted has for a wrong syntax
             raise ConfigError(f"api.listen: {self._listen}: cannot be listened on: {error}") from error
 
     async def stop(self) -> None:

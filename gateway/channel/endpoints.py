@@ -18,26 +18,36 @@ PORT_KINDS = {
     "tcp": ("interface", "backlog"),
     "tcp6": ("interface", "backlog"),
     "udp": ("interface",),
-    "ssl": ("interface", "backlog", "privateKey", "certKey", "sslmethod", "extraCertChain", "dhParameters"),
-}
+    "ssl": (
+        "interface", "backlog", "privateKey", "certKey", "sslmethod", "extraCertChain", "dhParameters", "clientCA",
+        "minVersion",
+    ),
+}  # fmt: skip
 """Kinds of endpoints that begin with a port, and their options."""
-HAPROXY = "haproxy:"
+PROXIED_OPTIONS = ("proxies",)
+"""What every endpoint may have behind ``haproxy:``."""
 RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 PORT = re.compile(r"(?:haproxy:)?(?P<kind>tcp6?|ssl|udp):(?P<port>\d+)")
 
 
-def problem(spec: str, kinds: Sequence[str]) -> str | None:
-    """What would be right instead of ``spec``; None: it is an endpoint of one of these kinds."""
+def problem(spec: str, kinds: Sequence[str], options_too: Sequence[str] = ()) -> str | None:
+    """What would be right instead of ``spec``; None: it is an endpoint of one of these kinds.
+
+    ``options_too`` are options that each of them may have besides its own.
+    """
     kind, _, rest = spec.partition(":")
+    if kind == "haproxy" and kind in kinds:
+        return problem(rest, [kind for kind in kinds if kind not in ("haproxy", "udp")], PROXIED_OPTIONS)
     if kind not in kinds:
         return f"an endpoint such as {kinds[0]}:5027 (kinds: {', '.join(kinds)})"
     if kind in PORT_KINDS:
         port, _, options = rest.partition(":")
         if not port.isascii() or not port.isdigit() or int(port[:6]) > 65535:
             return f"{kind}:PORT with a port from 0 to 65535"
-        unknown = [name for name in re.findall(r"(?:^|(?<!\\):)(\w+)=", options) if name not in PORT_KINDS[kind]]
+        known = (*PORT_KINDS[kind], *options_too)
+        unknown = [name for name in re.findall(r"(?:^|(?<!\\):)(\w+)=", options) if name not in known]
         if unknown:
-            return f"without {unknown[0]}: the options of {kind} are {', '.join(PORT_KINDS[kind])}"
+            return f"without {unknown[0]}: the options of {kind} are {', '.join(known)}"
     return None if rest else f"{kind}: with its arguments"
 
 
@@ -45,8 +55,6 @@ def problem_for_api(spec: str) -> str | None:
     """The same for what a client of the API sent."""
     if len(spec) > SPEC_MOST:
         return f"at most {SPEC_MOST} characters long"
-    if spec.startswith(HAPROXY):
-        return problem(spec.removeprefix(HAPROXY), ("tcp", "tcp6", "ssl"))
     return problem(spec, API_KINDS)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.address import IPv4Address
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorUDP
 from twisted.internet.protocol import Factory, Protocol
@@ -19,6 +18,7 @@ from gateway.channel.connection import TrackerConnection
 from gateway.channel.datagrams import TrackerDatagrams
 from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
+from gateway.channel.server import server_from_string
 from gateway.errors import ConfigError, GatewayError, ListenError
 from gateway.store.items import Channel
 
@@ -168,10 +168,12 @@ class Listening:
                 taker.stop_taking()
                 return Endpoint(spec, _listen_udp(self.reactor, spec, taker), taker=taker)
             factory = TrackerFactory(lambda: self.connection(self.intake))
-            port = await aio.from_deferred(serverFromString(self.reactor, spec).listen(factory))
+            port = await aio.from_deferred(server_from_string(self.reactor, spec).listen(factory))
             return Endpoint(spec, port, factory=factory)
         except CannotListenError as error:
             raise ListenError(f"{where}: cannot listen: {error.socketError}") from error
+        except GatewayError as error:
+            raise ConfigError(f"{where}: {error}") from error
         except Exception as error:  # a key file, a port beyond 65535, a syntax: each raises something else
             raise ConfigError(f"{where}: not an endpoint that can be listened on: {error}") from error
 
