@@ -9,9 +9,10 @@ import msgspec
 
 import gateway
 from gateway.api import health
-from gateway.api.health import Health, HealthReport, show_health
+from gateway.api.health import Health, HealthReport, of_channels, show_health
 from gateway.store.connection import connect
 from gateway.store.gate import Gate
+from gateway.store.items import Channel
 from gateway.store.keys import ShardKeys
 from gateway.store.lag import StoreWatch
 
@@ -131,3 +132,11 @@ def test_other_parts_are_asked_for_warnings(run, redis):
     code, report = run(_answer(_health(redis, others=others)))
     assert code == 200
     assert report.warnings == ["the broker is away", "a channel is deaf"]
+
+
+def test_an_enabled_channel_that_does_not_listen_is_a_warning():
+    """Such as one whose port somebody else has taken; a disabled one is as it should be."""
+    made = {id: Channel(id=id, name=f"channel {id}", protocol_id=14, enabled=id != 3) for id in (1, 2, 3)}
+    items = SimpleNamespace(channels=made)
+    listening = SimpleNamespace(addresses=lambda: [(made[1], "tcp 0.0.0.0:5027")])
+    assert list(of_channels(items, listening)) == ["channel 2 (channel 2) does not listen: the log says why"]

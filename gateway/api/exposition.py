@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from attrs import frozen
+from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
@@ -39,10 +40,7 @@ class Exposition:
         self._watch = watch
         self._gate = gate
         self._gauges = gauges
-        self._registry = CollectorRegistry()
-        self._figures = _Figures()
-        self._registry.register(self._figures)
-        ProcessCollector(registry=self._registry)
+        self._process = ProcessCollector(registry=None)
         self._lock = asyncio.Lock()
         self._page = b""
         self._rendered_at = float("-inf")
@@ -51,11 +49,18 @@ class Exposition:
         """The page, a second old at most. What cannot be had is missing."""
         async with self._lock:
             if time.monotonic() - self._rendered_at > KEPT:
-                state = await self._watch.read()
-                self._figures.readings = sorted([*self._asked(), *self._of_store(state)])
-                self._page = generate_latest(self._registry)
+                self._page = await self._render()
                 self._rendered_at = time.monotonic()
             return self._page
+
+    async def _render(self) -> bytes:
+        state = await self._watch.read()
+        readings = sorted([*self._asked(), *self._of_store(state)])
+        texts = []
+        for family in chain(_families(readings), self._process.collect()):
+            texts.append(generate_latest(_Alone(family)))
+            await asyncio.sleep(0)  # one with hundreds of channels takes milliseconds
+        return b"".join(texts)
 
     def _of_store(self, state: StoreState) -> Iterator[Reading]:
         yield "up", (), float(state.is_up and self._gate.is_open)
@@ -94,20 +99,25 @@ def _of_logs(logs: Iterable[LogState]) -> Iterator[Reading]:
         yield "reader_lag_seconds", labels, seconds
 
 
-class _Figures(Collector):
-    """What ``prometheus_client`` collects; ``readings`` are the gauges, sorted."""
+@frozen
+class _Alone(Collector):
+    """What ``prometheus_client`` renders: one family."""
 
-    def __init__(self) -> None:
-        self.readings: list[Reading] = []
+    family: Family
 
-    def collect(self) -> Iterator[Family]:
-        """Everything with a value, in the order of names."""
-        for name, counters in groupby(metrics.counters(), key=lambda row: row[0]):
-            yield _counter(name, [(labels, n) for _, labels, n in counters])
-        for name, histograms in groupby(metrics.histograms(), key=lambda row: row[0]):
-            yield _histogram(name, [(labels, histogram) for _, labels, histogram in histograms])
-        for name, readings in groupby(self.readings, key=lambda row: row[0]):
-            yield _gauge(name, [(labels, reading) for _, labels, reading in readings])
+    def collect(self) -> Iterable[Family]:
+        """It."""
+        return [self.family]
+
+
+def _families(readings: list[Reading]) -> Iterator[Family]:
+    """Everything with a value, in the order of names; ``readings`` are the gauges, sorted."""
+    for name, counters in groupby(metrics.counters(), key=lambda row: row[0]):
+        yield _counter(name, [(labels, n) for _, labels, n in counters])
+    for name, histograms in groupby(metrics.histograms(), key=lambda row: row[0]):
+        yield _histogram(name, [(labels, histogram) for _, labels, histogram in histograms])
+    for name, rows in groupby(readings, key=lambda row: row[0]):
+        yield _gauge(name, [(labels, reading) for _, labels, reading in rows])
 
 
 def _metric(kind: str, name: str, labels: Labels = ()) -> Metric:
