@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +29,20 @@ from gateway.store.tokens import Tokens
 from tests.rest import MASTER, Rest, serving
 
 KEYS = ShardKeys()
+LISTEN_PORTS = range(15_000, 32_000)
+"""Below those that the system gives to outgoing connections."""
+
+
+def free_ports(count: int) -> range:
+    """So many ports in a row on which nobody listens."""
+    while True:
+        first = random.choice(LISTEN_PORTS)
+        ports = range(first, first + count)
+        with contextlib.suppress(OSError):
+            for port in ports:
+                with socket.socket() as one:
+                    one.bind(("", port))
+            return ports
 
 
 @asynccontextmanager

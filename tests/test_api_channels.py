@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from gateway.store.items import Channel
 from tests.builders import FrameFactory
-from tests.items_rest import KEYS, gateway, key_for, stored
+from tests.items_rest import KEYS, free_ports, gateway, key_for, stored
 from tests.rest import Rest
 
 URL = "/gw/channels"
@@ -26,16 +25,9 @@ def new(name: str = "test", *listen: str, **values: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ports() -> Iterator[range]:
-    """Three ports that nobody has; what a test does not give to channels stays free."""
-    while True:
-        with socket.socket() as one:
-            one.bind(("", 0))
-            first = int(one.getsockname()[1])
-        free = range(first, first + 3)
-        if free[-1] <= 65535 and not any(_is_open(port) for port in free):
-            yield free
-            return
+def ports() -> range:
+    """For three channels without endpoints of their own."""
+    return free_ports(3)
 
 
 def _is_open(port: int) -> bool:

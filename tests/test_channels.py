@@ -21,6 +21,7 @@ from gateway.store.items import Change, Channel, Items
 from gateway.store.keys import ShardKeys
 from gateway.store.log import LogWriter
 from tests.builders import FrameFactory
+from tests.items_rest import free_ports
 
 KEYS = ShardKeys()
 LOCAL = ":interface=127.0.0.1"
@@ -102,9 +103,7 @@ async def running(redis) -> AsyncIterator[There]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def spec(port: int) -> str:
@@ -383,10 +382,7 @@ def test_a_channel_gets_the_lowest_port_that_is_free(run, redis):
     async def scenario() -> None:
         async with running(redis) as there:
             with socket.socket() as held:
-                while True:
-                    first = free_port()
-                    if first < 65530 and all(is_free(port) for port in range(first, first + 5)):
-                        break
+                first = free_ports(4)[0]
                 held.bind(("0.0.0.0", first + 1))
                 held.listen()
                 ports = PortRange(range(first, first + 4), there.items)
