@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.answers import Answer
 from gateway.api.call import Call
@@ -21,13 +21,14 @@ ERRORS = (103, 114, 304, 333, 351, 402, 403)
 
 
 class LogEntry(Struct):
-    """What happened. Other fields depend on ``event_code``: ``ident``, ``source``, ``transport``, ``close_code``,
-    ``duration`` (seconds), ``msgs``, ``recv``, ``send``, ``reason``, ``new``, ``old``, ``repeated``."""
+    """What happened; of it what ``fields`` asks for. Other fields depend on ``event_code``: ``ident``, ``source``,
+    ``transport``, ``close_code``, ``duration`` (seconds), ``msgs``, ``recv``, ``send``, ``reason``, ``new``, ``old``,
+    ``repeated``."""
 
-    event_code: int
-    origin_id: int
-    origin_type: int
-    timestamp: float
+    event_code: int | UnsetType = UNSET
+    origin_id: int | UnsetType = UNSET
+    origin_type: int | UnsetType = UNSET
+    timestamp: float | UnsetType = UNSET
 
 
 async def _answer(call: Call, kind: str, ids: list[int], errors: list[ApiError]) -> Answer:

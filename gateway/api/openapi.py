@@ -18,6 +18,7 @@ REFUSALS = {
     "405": "Not with this method",
     "413": "Too large",
     "429": "Too much at once, or too many wrong tokens",
+    "431": "The address or a header is too long",
     "503": "The same request may succeed later",
 }
 

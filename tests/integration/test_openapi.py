@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,6 @@ from tests.integration.trackers import Packets, imei, send_packet
 
 pytestmark = pytest.mark.integration
 
-SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -37,32 +38,51 @@ def seed(gateway: Gateway) -> None:
         assert client.post("/gw/devices/all/messages", json=messages).status_code == 200
 
 
+PROGRAM = "import gc; gc.disable(); from schemathesis.cli import schemathesis; schemathesis()"
+"""Without the collector: hypothesis' callback in it breaks ast.parse of Python 3.11 ("recursion depth mismatch")."""
+CHANGES_OF_CHANNELS = [f"{method}_gw_channels_channels" for method in ("put", "patch", "delete")]
+"""They take away the channel whose messages a long poll waits for, and run alone."""
+
+
+def try_all(gateway: Gateway, *options: str) -> None:
+    """Fails with the report of what broke."""
+    command = [
+        *(sys.executable, "-c", PROGRAM, "run", f"{gateway.api_url}/gw/api.json"),
+        *("--header", f"Authorization: {gateway.token}", "--seed", "1", "--workers", "1", "--no-color"),
+        *("--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--phases", "examples,coverage,fuzzing"),
+        *("--request-timeout", "30", "--continue-on-failure", "--suppress-health-check", "all", *options),
+    ]
+    report = subprocess.run(command, cwd=gateway.directory, capture_output=True, text=True, timeout=300, check=False)
+    assert report.returncode == 0, "".join(line[:300] + "\n" for line in report.stdout.splitlines())[-20_000:]
+    assert "Tested:" in report.stdout
+
+
+async def send_for_ever(port: int) -> None:
+    """A new tracker each time; the API's changes may be the end of any of them."""
+    for number in itertools.count(1000):
+        await send_packet(port, Packets(imei(number)))
+        await asyncio.sleep(0.5)
+
+
+@pytest.mark.timeout(400)
 def test_nothing_that_is_sent_breaks_the_api(run, tmp_path: Path):
-    """No 500, and no answer that the description does not know."""
+    """No 500, and no answer that the description does not know; trackers send meanwhile, so that polls end."""
     gateway = Gateway(tmp_path)
 
     async def scenario() -> None:
         await gateway.ready()
-        await send_packet(gateway.port, Packets(imei(1)))
+        traffic = asyncio.ensure_future(send_for_ever(gateway.port))
+        await asyncio.to_thread(seed, gateway)
+        skip = [part for name in CHANGES_OF_CHANNELS for part in ("--exclude-operation-id", name)]
+        await asyncio.to_thread(try_all, gateway, *skip)
+        assert not traffic.done()
+        traffic.cancel()
+        only = [part for name in CHANGES_OF_CHANNELS for part in ("--include-operation-id", name)]
+        await asyncio.to_thread(try_all, gateway, *only)
+        assert "Traceback" not in gateway.stderr
+        assert await gateway.stop() == 0
 
     try:
-        run(scenario(), timeout=60)
-        seed(gateway)
-        command = [
-            *(
-                str(SCHEMATHESIS),
-                "run",
-                f"{gateway.api_url}/gw/api.json",
-                "--header",
-                f"Authorization: {gateway.token}",
-            ),
-            *("--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--workers", "1"),
-            *("--phases", "examples,coverage,fuzzing", "--request-timeout", "30", "--continue-on-failure"),
-            *("--suppress-health-check", "all", "--no-color", "--seed", "1"),
-        ]
-        report = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-        assert report.returncode == 0, report.stdout[-20_000:] + report.stderr[-2000:]
-        log = gateway.stderr
-        assert "Traceback" not in log, log[log.index("Traceback") :][:4000]
+        run(scenario(), timeout=380)
     finally:
         gateway.kill()
