@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.processes import Gateway
+from gateway.api.nouns import operations
+from integration.processes import Gateway, free_port
 from integration.trackers import Packets, imei, send_packet
 from tests.brokers import Received, Subscriber
 
@@ -84,6 +85,91 @@ def test_a_token_for_a_device_brings_this_device_and_no_other(run: Run, gateway:
             await client.close()
 
     run(scenario(), timeout=60)
+
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+PARTS = sorted({one.access.submodule for one in operations() if one.access and one.access.submodule})
+BODIES: dict[str, Any] = {
+    "PUT": {"name": "x"},
+    "PATCH": {"name": "x"},
+    "POST": [{"timestamp": 1.5, "name": "x", "configuration": {"ident": "7"}}],
+}
+OF_ITEMS = [one for one in operations() if one.segments[:2] in (["gw", "devices"], ["gw", "channels"])]
+
+
+def of_one_item(uri: str) -> dict[str, Any]:
+    """An entry that permits everything there is with the first item of a kind."""
+    return {
+        "uri": uri,
+        "methods": METHODS,
+        "ids": [1],
+        "submodules": [{"name": part, "methods": METHODS} for part in PARTS],
+    }
+
+
+async def second_channel_and_device(gateway: Gateway) -> None:
+    """With messages in all of them."""
+    await drive(gateway, Packets(imei(1), records=1))
+    second = {"name": "second", "configuration": {"listen": [f"tcp:{free_port()}:interface=127.0.0.1"]}}
+    answer = await call(gateway, "POST", "/gw/channels", json=[second])
+    assert [one["id"] for one in answer.json()["result"]] == [2], answer.text
+    if (await call(gateway, "GET", "/gw/devices/2")).status_code != 200:
+        device = {"device_type_id": 10000, "configuration": {"ident": "2"}}
+        answer = await call(gateway, "POST", "/gw/devices", json=[device])
+        assert [one["id"] for one in answer.json()["result"]] == [2], answer.text
+    answer = await call(
+        gateway, "POST", "/gw/devices/1,2/messages", json=[{"timestamp": time.time(), "whose": "theirs"}]
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_no_operation_reaches_an_item_of_which_a_token_has_no_right(
+    run: Run, make_gateway: Callable[..., Gateway]
+) -> None:
+    """Whoever writes another one: by its id it is refused, and "all" is without it."""
+    gateway = make_gateway()
+
+    async def scenario() -> None:
+        await gateway.ready()
+        await second_channel_and_device(gateway)
+        access = {"type": 2, "acl": [of_one_item("gw/devices"), of_one_item("gw/channels")]}
+        key = await token(gateway, access=access)
+        before = await whole(gateway)
+        assert '"whose":"theirs"' in before
+        assert '"name":"second"' in before
+        for operation in sorted(OF_ITEMS, key=lambda one: METHODS.index(one.method)):
+            body = BODIES.get(operation.method)
+            if not operation.variables:
+                answer = await call(gateway, operation.method, operation.path, key, json=body)
+                assert answer.status_code == 403, operation.name
+                continue
+            others = dict.fromkeys(operation.variables[1:], "all")
+            path = operation.path.format(**{operation.variables[0]: "2"}, **others)
+            answer = await call(gateway, operation.method, path, key, json=body)
+            assert answer.status_code == 403, (operation.name, answer.text)
+            if operation.method == "GET":
+                await reads_only_the_first(
+                    gateway, operation.path.format(**{operation.variables[0]: "all"}, **others), key
+                )
+        assert await whole(gateway) == before
+        assert await gateway.stop() == 0
+
+    run(scenario(), timeout=90)
+
+
+async def whole(gateway: Gateway) -> str:
+    """All that is there of the second items."""
+    paths = ("/gw/devices/2", "/gw/devices/2/messages", "/gw/devices/2/telemetry/all", "/gw/channels/2")
+    return "".join([(await call(gateway, "GET", path)).text for path in paths])
+
+
+async def reads_only_the_first(gateway: Gateway, path: str, key: str) -> None:
+    """What ``path`` gives names no second item."""
+    answer = await call(gateway, "GET", path, key)
+    assert answer.status_code == 200, (path, answer.text)
+    for one in answer.json()["result"]:
+        ids = {one.get(name, 1) for name in ("id", "device.id", "channel.id", "device_id", "channel_id", "origin_id")}
+        assert 2 not in ids, (path, one)
 
 
 @pytest.mark.parametrize("how", ["expired", "deleted"])
