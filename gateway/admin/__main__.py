@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ TOKEN_BYTES = 4096
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     options = parse(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal's encoding lacks is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(options)
     except AdminError as error:

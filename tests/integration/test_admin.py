@@ -349,6 +349,19 @@ def test_output_that_nobody_reads_any_more_ends_it_quietly(admin: Shell, van: st
         assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_what_the_terminal_cannot_show_is_escaped(admin: Shell, gateway: Gateway) -> None:
+    """A terminal of another age, and a name of another script."""
+    admin("devices", "create", "name=Фургон", f"ident={CAR}")
+    environment = {**_environment(gateway), "PYTHONIOENCODING": "ascii"}
+    for arguments in (["devices", "list"], ["devices", "list", "--json"], ["devices", "show", CAR]):
+        done = subprocess.run(
+            [*ADMIN, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\\u0424\\u0443" in done.stdout
+    admin("devices", "delete", "Фургон", "--yes")
+
+
 def test_a_terminal_gets_colors_and_no_line_too_long(admin: Shell, van: str, gateway: Gateway) -> None:
     """A real terminal of 60 columns."""
     ours, theirs = pty.openpty()
