@@ -359,3 +359,25 @@ def test_the_time_to_an_acknowledgement_is_observed(run, observed):
     run(there.commit())
     [histogram] = [histogram for name, _, histogram in metrics.histograms() if name == "ack_seconds"]
     assert sum(histogram.buckets) == before + 1
+
+
+def test_a_packet_that_breaks_the_normalizer_is_told_of(run, observed, monkeypatch):
+    """A bug of ours, but somebody misses the records."""
+    there = observed()
+    run(there.device())
+    frames = FrameFactory()
+    connection, _transport = there.log_in(frames)
+    monkeypatch.setattr(connection._normalizer, "normalize_all", lambda records, codec_id: 1 / 0, raising=False)
+    connection.dataReceived(frames.packet(2))
+    run(there.commit())
+    [error] = [entry for entry in run(there.log("devices")) if entry["event_code"] == 304]
+    assert error["reason"] == "cannot be normalized: parked and acknowledged"
+    assert error["source"] == "10.0.0.1:40000"
+    assert run(there.traffic())[3][1][:1] == b"\x08"
+
+
+def test_what_cannot_be_written_harms_no_connection(observed):
+    """Whatever somebody puts into an entry."""
+    there = observed()
+    there.observation.events.record("channels", 1, EventCode.DATA_ERROR, reason="\ud800", source=5)
+    there.log_in()

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol as Interface
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway import metrics
+from gateway.channel.counted import CountedConnection
 from gateway.channel.intake import Intake
 from gateway.channel.observer import SHOWN_BYTES, Decision
-from gateway.channel.transport import keep_alive, kind_of, peer_of, socket_of
+from gateway.channel.transport import keep_alive, kind_of, peer_of
 from gateway.errors import ProtocolViolation, StoreError
 from gateway.protocols.catalog import Normalizer
 from gateway.protocols.teltonika.session import (
@@ -31,7 +29,7 @@ from gateway.protocols.teltonika.session import (
     PacketReceived,
     PacketRejected,
 )
-from gateway.store.event_codes import CLOSE_REASONS, CloseCode
+from gateway.store.event_codes import CloseCode
 from gateway.store.items import Channel
 
 EVENTS_AT_ONCE = 8
@@ -50,13 +48,8 @@ class Registry(Interface):
     def __contains__(self, connection: object) -> bool: ...
 
 
-class TrackerConnection(Protocol):
-    """One connection. ``seen`` is the time of its last byte, for those who look for silent ones; ``host`` the address
-    that it came from, which is a proxy's where there is one. ``claimed`` is who it says it is, ``ident`` the same once
-    it was let in. ``msgs`` counts messages that were stored, ``recv`` and ``send`` bytes.
-    """
-
-    log = Logger()
+class TrackerConnection(CountedConnection):
+    """One connection, driven by what its session makes of its bytes."""
 
     def __init__(
         self,
@@ -67,30 +60,17 @@ class TrackerConnection(Protocol):
         later: Callable[[Callable[[], None]], object],
     ) -> None:
         """``later`` calls a function when others had their turn."""
+        super().__init__(now)
         self._intake = intake
         self._later = later
         self._connections = connections
         self._session = intake.protocol.session(max_packet)
-        self._now = now
         self._normalizer: Normalizer | None = None
-        self._is_reading = True
         self._is_storing = False
-        self._is_closing = False
         self._is_draining = False
         self._is_advancing = False
         self._rejections = 0
         self._taken = 0.0
-        self._ending: tuple[CloseCode, str] | None = None
-        self.id = 0
-        self.established = 0.0
-        self.ident: str | None = None
-        self.claimed: str | None = None
-        self.key: tuple[int, str] | None = None
-        self.peer = ""
-        self.host = ""
-        self.transport_kind = "tcp"
-        self.seen = self.since = now()
-        self.msgs = self.recv = self.send = 0
 
     # -- what Twisted calls
 
@@ -124,7 +104,7 @@ class TrackerConnection(Protocol):
         self._is_closing = True
         if self in self._connections:
             self._connections.remove(self)
-            self._intake.observer.closed(self, *(self._ending or _ending_of(reason)))
+            self._intake.observer.closed(self, *self._ended(reason))
 
     # -- what channels call
 
@@ -141,47 +121,14 @@ class TrackerConnection(Protocol):
             self._read(True)
             self._advance()
 
-    @property
-    def duration(self) -> float:
-        """Seconds since it began."""
-        return self._now() - self.since
-
     def said(self) -> bytes:
         """The beginning of what it sent and could not be used yet."""
         return self._session.unread()[:SHOWN_BYTES]
-
-    def close(self, why: str, code: CloseCode, *, is_routine: bool = False) -> None:
-        """Send what was answered, then close. Records under way are still stored, and sent again by the tracker.
-
-        ``is_routine``: not worth a line in the log; at a stop each of 20,000 connections would write one.
-        """
-        if self._is_closing:
-            return
-        self._is_closing = True
-        self._ending = code, why
-        assert self.transport is not None
-        metrics.count("connections_closed", channel=self._intake.channel.name, reason=CLOSE_REASONS[code])
-        tell = self.log.debug if is_routine else self.log.info
-        tell("closed {peer} ({ident}): {why}", peer=self.peer, ident=self.ident or "no ident", why=why)
-        self.transport.loseConnection()
-
-    def abort(self, why: str, code: CloseCode, *, is_routine: bool = False) -> None:
-        """Close at once; for peers that are gone."""
-        self.close(why, code, is_routine=is_routine)
-        assert self.transport is not None
-        self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def stop_taking(self) -> None:
         """Take nothing new; what is being stored is still acknowledged."""
         self._read(False)
         self._is_draining = True
-
-    def paused_fd(self) -> int | None:
-        """The socket, where nobody reads from it just now."""
-        if self._is_reading or self._is_closing:
-            return None
-        handle = socket_of(self.transport)
-        return handle.fileno() if handle is not None else None
 
     # -- the session's events
 
@@ -258,7 +205,7 @@ class TrackerConnection(Protocol):
         self._connections.identify(self, self.key)
         self._intake.observer.identified(self, event.login, verdict)
         if self._intake.packets_ttl and self._session.buffered:
-            self._intake.observer.received(self, self._session.unread())
+            self._intake.observer.received(self, self._session.unread(self._session.buffered))
         self._advance_later()
 
     def _store(self, event: PacketReceived) -> None:
@@ -307,11 +254,6 @@ class TrackerConnection(Protocol):
             self._intake.observer.answered(self, answer)
         self._advance_later()
 
-    def _write(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
-        self.send += len(data)
-
     def _advance_later(self) -> None:
         """Go on with what is buffered; in the common case, nothing is, and the transport was never paused."""
         if not self._is_advancing and (self._session.buffered or not self._is_reading):
@@ -321,20 +263,3 @@ class TrackerConnection(Protocol):
         metrics.count("violations", channel=self._intake.channel.name, reason=violation.reason)
         self._intake.observer.violated(self, str(violation), self._session.unread())
         self.close(str(violation), CloseCode.PROTOCOL_VIOLATION)
-
-    def _read(self, is_reading: bool) -> None:
-        if is_reading == self._is_reading or self._is_closing:
-            return
-        self._is_reading = is_reading
-        assert self.transport is not None
-        if is_reading:
-            self.transport.resumeProducing()  # type: ignore[attr-defined]
-        else:
-            self.transport.pauseProducing()  # type: ignore[attr-defined]
-
-
-def _ending_of(reason: Failure) -> tuple[CloseCode, str]:
-    """Where it was not we who closed."""
-    if reason.check(ConnectionDone):
-        return CloseCode.BY_DEVICE, ""
-    return CloseCode.UNEXPECTED, str(reason.value)

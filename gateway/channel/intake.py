@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from gateway import aio, metrics
 from gateway import message as msg
-from gateway.channel.observer import Decision, Observer, packets_ttl
+from gateway.channel.observer import Decision, Observer, Sender, packets_ttl
 from gateway.errors import GatewayError, StoreError
 from gateway.protocols.catalog import PROTOCOLS, Normalizer, TrackerProtocol
 from gateway.store.event_codes import CloseCode
@@ -24,6 +24,7 @@ LOG_FIRST, LOG_EVERY = 100, 1000
 Done = Callable[[StoreError | None], None]
 Verdict = Callable[[Decision], None]
 
+NOT_NORMALIZED = "cannot be normalized"
 WELCOME = Decision(True, is_registered=True)
 NO_DEVICE = Decision(True, "no device has this ident: its messages are in the channel only")
 REJECTED = Decision(
@@ -115,7 +116,9 @@ class Intake:
         except Exception:
             # A record that this code cannot take would be sent again for ever: keep the bytes, say so, go on.
             self.log.failure("a packet of {ident} on {channel}", ident=ident, channel=self._channel.name)
-            self.park(ident, body, "cannot be normalized", done)
+            sender = Sender(self._channel, ident, peer, transport_kind="")
+            self.observer.rejected(sender, NOT_NORMALIZED, body, is_parked=True)
+            self.park(ident, body, NOT_NORMALIZED, done)
             return
         self._writer.append(self._channel.id, first + len(records) - 1, ident, b"\n".join(texts), done)
         metrics.count("packets", channel=self._channel.name)

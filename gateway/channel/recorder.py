@@ -104,7 +104,7 @@ class Recorder(Observer):
 
 
 def _of_party(party: Party) -> dict[str, Any]:
-    fields: dict[str, Any] = {"source": party.peer, "transport": party.transport_kind}
+    fields: dict[str, Any] = {"source": party.peer, "transport": party.transport_kind or None}
     if party.id:
         fields["connection_id"] = party.id
     return fields

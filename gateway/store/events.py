@@ -88,8 +88,11 @@ class EventLog:
 
         Fields that are None are left out. Never waits, never raises.
         """
-        if self._is_allowed(kind, item_id, event_code, fields):
-            self._write(kind, item_id, event_code, fields)
+        try:
+            if self._is_allowed(kind, item_id, event_code, fields):
+                self._write(kind, item_id, event_code, fields)
+        except Exception:  # a tracker's connection must not end for want of an entry
+            self.log.failure("an entry of the log of {kind} {id}", kind=kind, id=item_id)
 
     def forget(self, kind: str, item_id: int) -> None:
         """The item is deleted: what still happens to it is told, but not kept."""

@@ -95,7 +95,7 @@ class Traffic:
             fields += ["size", str(len(data))]
         for name, text in (("source", source), ("reason", reason)):
             if text:
-                fields += [name, text.encode()]
+                fields += [name, text.encode(errors="replace")]
         self._journals.add(self._place(whose), self._journals.stamp(), (*fields, *more))
 
     def _is_rare(self, whose: Whose) -> bool:

@@ -174,9 +174,9 @@ class Session:
         """How many bytes are held."""
         return len(self._buffer)
 
-    def unread(self) -> bytes:
+    def unread(self, most: int = UNREAD_MOST) -> bytes:
         """The beginning of what is held; once framing is lost, of what could not be understood."""
-        return self._broken or self._buffer.peek(UNREAD_MOST)
+        return self._broken[:most] or self._buffer.peek(most)
 
     def receive_data(self, data: bytes) -> None:
         """Take what came from the socket, in pieces of any size."""
