@@ -20,7 +20,7 @@ from gateway.protocols.teltonika.device_types import UNKNOWN_TYPE, find_device_t
 from gateway.settings import ChannelSection, DeviceSection, LimitsSection, Settings
 from gateway.stages import Background, Stages
 from gateway.store.items import Items
-from gateway.tokens import LENGTH, master_token
+from gateway.tokens import KEY_LENGTH, master_token
 
 
 class Reactor:
@@ -230,7 +230,7 @@ def test_the_token_is_generated_once_and_readable_by_its_owner_only(tmp_path: Pa
     token, path = master_token("", tmp_path / "var")
     assert path == tmp_path / "var" / "token"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert len(token) == LENGTH
+    assert len(token) == KEY_LENGTH
     assert token.isalnum()
     assert master_token("", tmp_path / "var") == (token, path)
     assert master_token("mine", tmp_path / "var") == ("mine", None)
@@ -244,6 +244,16 @@ def test_an_empty_or_impossible_token_file_is_said_so(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OperatorError, match=r"set gateway\.data_dir or auth\.token"):
         master_token("", tmp_path / "file")
+
+
+@pytest.mark.parametrize("token", ["two words", "tab\t", "ünïcode", "x" * 1025, " "])
+def test_a_token_that_no_client_could_send_is_refused(tmp_path: Path, token: str):
+    """It would be a gateway that nobody can ask."""
+    with pytest.raises(OperatorError, match=r"auth\.token: a token has up to 1024 printable ASCII characters"):
+        master_token(token, tmp_path)
+    (tmp_path / "token").write_text(f"a{token}a")
+    with pytest.raises(OperatorError, match="token: a token has up to"):
+        master_token("", tmp_path)
 
 
 SECTION = ChannelSection(name="a", listen=["tcp:1"])
