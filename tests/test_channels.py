@@ -14,8 +14,10 @@ from twisted.internet import reactor
 from gateway.channel.channels import Channels
 from gateway.channel.connections import Limits
 from gateway.channel.endpoints import parse_range, port_of, problem_for_api
+from gateway.channel.observer import Counted, Observer
 from gateway.channel.ports import PortRange
 from gateway.errors import ConfigError, ItemError, ListenError, StoreError
+from gateway.store.event_codes import CloseCode
 from gateway.store.gate import Gate
 from gateway.store.items import Change, Channel, Items
 from gateway.store.keys import ShardKeys
@@ -30,15 +32,27 @@ LOCAL = ":interface=127.0.0.1"
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+class Codes(Observer):
+    """Remembers why connections ended."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def closed(self, party: Counted, code: CloseCode, why: str) -> None:
+        self.seen.append(int(code))
+
+
 class There:
-    """Channels on real ports, and a store that commits."""
+    """Channels on real ports, and a store that commits. ``codes``: why connections ended."""
 
     def __init__(self, redis) -> None:
         self.redis = redis
         self.items = Items(redis)
         gate = Gate()
         self.writer = LogWriter(redis, KEYS, gate)
-        self.channels = Channels(reactor, self.items, self.writer, gate, Limits())
+        codes = Codes()
+        self.codes = codes.seen
+        self.channels = Channels(reactor, self.items, self.writer, gate, Limits(), observer=codes)
 
     async def create(self, *listen: str, name: str = "test", **values) -> Channel:
         return await self.items.create_channel(
@@ -188,6 +202,7 @@ def test_another_port_closes_the_connections_and_frees_the_old_one(run, redis):
             tracker = await there.tracker(channel)
             changed = await there.listen(channel, new, stays)
             assert await tracker.is_closed()
+            assert there.codes == [9]
             assert is_free(port_of(old)[1])
             assert not is_free(port_of(stays)[1])
             again = await there.tracker(changed)
@@ -273,6 +288,7 @@ def test_a_channel_that_goes_closes_its_connections_only(run, redis, how: str):
             second = await there.tracker(staying, FrameFactory(imei="111111111111111"))
             await (there.change(going, enabled=False) if how == "disabled" else there.items.delete_channel(going.id))
             assert await first.is_closed()
+            assert there.codes == [21]
             assert is_free(port)
             await second.send()
             if how == "disabled":
@@ -329,16 +345,16 @@ def test_a_client_that_hangs_up_leaves_no_half_done_change(run, redis):
 
 
 @pytest.mark.parametrize(
-    ("values", "is_closed"),
+    ("values", "codes"),
     [
-        ({"name": "new"}, False),
-        ({"messages_ttl": 5}, False),
-        ({"device_type_id": 10000}, True),
-        ({"configuration": {"ident": "99"}}, True),
-        ({"enabled": False}, True),
+        ({"name": "new"}, []),
+        ({"messages_ttl": 5}, []),
+        ({"device_type_id": 10000}, [15]),
+        ({"configuration": {"ident": "99"}}, [15]),
+        ({"enabled": False}, [23]),
     ],
 )
-def test_a_device_that_becomes_another_closes_its_connection(run, redis, values: dict, is_closed: bool):
+def test_a_device_that_becomes_another_closes_its_connection(run, redis, values: dict, codes: list[int]):
     """Its tracker logs in again, and is taken as what it is now; what does not concern it leaves it."""
 
     async def scenario() -> None:
@@ -348,10 +364,11 @@ def test_a_device_that_becomes_another_closes_its_connection(run, redis, values:
             device = await there.items.create_device(ident=frames.imei, name="x", protocol_id=14, device_type_id=303)
             tracker = await there.tracker(channel)
             await there.items.change_device(device.id, lambda old: evolve(old, **values))
-            if is_closed:
+            if codes:
                 assert await tracker.is_closed()
             else:
                 await tracker.send()
+            assert there.codes == codes
             await tracker.close()
 
     run(scenario())
@@ -370,6 +387,7 @@ def test_a_device_that_is_made_or_deleted_closes_the_connection_of_its_ident(run
             again = await there.tracker(channel)
             await there.items.delete_device(device.id)
             assert await again.is_closed()
+            assert there.codes == [15, 15]
             await tracker.close()
             await again.close()
 
