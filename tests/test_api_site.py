@@ -236,6 +236,19 @@ def test_a_body_is_checked_item_by_item(run, rest):
     assert [(error["index"], error["field"]) for error in response.json()["errors"]] == [(1, "nmae")]
 
 
+def test_a_body_is_no_query_whatever_its_type_says(run, rest):
+    """curl calls it a form unless told otherwise."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = run(rest().request("POST", "/echo", content=b'[{"name": "a=b&data=c"}]', headers=headers))
+    assert response.json() == {"result": [{"name": "a=b&data=c", "index": 0}]}
+
+
+@pytest.mark.parametrize("query", ["&".join(["a=b"] * 101), "data=%ff", "%ff=1"])
+def test_a_query_that_cannot_be_read_is_refused(run, rest, query: str):
+    """It is the client's error."""
+    assert run(rest().refused("GET", f"/stream?{query}", 400))["code"] == 2
+
+
 @pytest.mark.parametrize(
     ("content", "status"),
     [

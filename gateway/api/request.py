@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 from twisted.web.http import HTTPChannel
@@ -21,6 +21,7 @@ from gateway.store.tokens import Token
 PREFIXES = ("FlespiToken", "Bearer")
 HEAD_MOST = 128 * KiB
 """Of a request's first line and headers: selectors and ``data`` stand in the path. Twisted's own limit is 16 KiB."""
+ARGUMENTS_MOST = 100
 BODY_MOST_OF_ALL = 16 * MiB
 """What is kept of a request's body; each operation has a limit of its own, and none above this."""
 
@@ -110,9 +111,10 @@ def make_call(operation: Operation, path: dict[str, str], request: ApiRequest, p
         _check_right(operation.access, operation.method, token.access)
     call = Call(operation, path, parts, token, address_of(request))
     body = _body_of(request, operation)
-    _read_query(call, request, has_body=bool(body))
+    arguments = _arguments(request)
+    _read_query(call, arguments)
     if operation.data is not None:
-        _read_data(call, request, body)
+        _read_data(call, arguments.get("data", "").encode(), body)
     elif operation.body is not None:
         _read_body(call, body)
     elif body.strip():
@@ -135,15 +137,19 @@ def _body_of(request: ApiRequest, operation: Operation) -> bytes:
 
 
 def _arguments(request: Request) -> dict[str, str]:
+    """Of the address alone: Twisted's own table also has what it takes a body for, such as curl's, for a form."""
+    query = request.uri.partition(b"?")[2]
     try:
-        return {name.decode(): values[-1].decode() for name, values in request.args.items()}
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=ARGUMENTS_MOST)
+        return {name.decode(): value.decode() for name, value in pairs}
     except UnicodeDecodeError:
         raise ApiError.bad_request("the query is not UTF-8 after percent-decoding") from None
+    except ValueError:
+        raise ApiError.bad_request(f"the query has more than {ARGUMENTS_MOST} parameters") from None
 
 
-def _read_query(call: Call, request: Request, *, has_body: bool) -> None:
+def _read_query(call: Call, arguments: dict[str, str]) -> None:
     """flespi ignores query parameters that it does not know; so do we, but the answer says it."""
-    arguments = _arguments(request)
     known = set(call.operation.query.__struct_fields__)
     reserved = {"data"} if call.operation.data is not None else set()
     for name in sorted(set(arguments) - known - reserved)[:10]:
@@ -157,9 +163,8 @@ def _names(kind: Any) -> tuple[str, ...]:
     return kind.__struct_fields__ if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else ()
 
 
-def _read_data(call: Call, request: Request, body: bytes) -> None:
+def _read_data(call: Call, given: bytes, body: bytes) -> None:
     """``?data={...}``; the same object as the body of a GET is taken too."""
-    given = request.args.get(b"data", [b""])[-1]
     if given and body.strip():
         raise ApiError.bad_request("data stands in the query and in the body: only one of them is possible")
     text = given or body

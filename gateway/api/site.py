@@ -158,11 +158,15 @@ class FastGzip(GzipEncoderFactory):
     compressLevel = GZIP_LEVEL
 
 
+class ApiSite(Site):
+    """Makes the connections and requests of the API."""
+
+    requestFactory = ApiRequest
+    protocol = ApiChannel  # type: ignore[assignment]
+    noisy = False
+
+
 def make_site(resource: ApiResource) -> Site:
     """What an endpoint listens with."""
     root = EncodingResourceWrapper(resource, [FastGzip()])
-    site = Site(root, timeout=IDLE_TIME)
-    site.requestFactory = ApiRequest  # type: ignore[assignment]
-    site.protocol = ApiChannel
-    site.noisy = False
-    return site
+    return ApiSite(root, timeout=IDLE_TIME)  # type: ignore[no-untyped-call]
