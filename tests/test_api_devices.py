@@ -160,6 +160,24 @@ def test_an_id_that_is_not_there_is_403_as_flespi_says(scene):
     scene(scenario)
 
 
+def test_telemetry_among_the_fields_needs_the_right_to_read_it(scene, redis):
+    """It is a part of the API of its own; without the right the field is empty, as of a device without telemetry."""
+
+    async def scenario(there: Rest) -> None:
+        for device_id in (1, 2):
+            change = DeviceChange(device_id, f"a{device_id}", {1: b"{}"}, telemetry={"server.timestamp": (5, 6.5)})
+            await DeviceMessages(redis, KEYS).commit([change], {})
+        devices = {"uri": "gw/devices", "methods": ["GET"]}
+        telemetry = {"uri": "gw/devices", "ids": [2], "submodules": [{"name": "telemetry", "methods": ["GET"]}]}
+        for acl, times in (([devices], [None, None]), ([devices, telemetry], [None, 6.5])):
+            key = await key_for(there, *acl)
+            found = await there.get(f"{URL}/1,2?fields=telemetry,last_active", key=key)
+            assert [device["last_active"] for device in found] == times
+            assert [device["telemetry"] is not None for device in found] == [time is not None for time in times]
+
+    scene(scenario)
+
+
 def test_fields_are_chosen_by_name(scene, redis):
     """Also those that are given on request only, and parts of objects."""
 

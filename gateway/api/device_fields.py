@@ -16,6 +16,7 @@ from gateway.api.items import Json
 from gateway.api.parts import Parts
 from gateway.api.selectors import select
 from gateway.protocols.catalog import PROTOCOLS
+from gateway.store.access import Access
 from gateway.store.connection import store_errors
 from gateway.store.items import Device
 from gateway.store.telemetry import Values
@@ -98,18 +99,28 @@ def _telemetry(values: Values) -> Json | None:
     return {name: {"ts": ts, "value": value} for name, (ts, value) in values.items()} or None
 
 
-async def device_table(parts: Parts, devices: Sequence[Device], names: Sequence[str]) -> FieldTable:
+async def device_table(call: Call, devices: Sequence[Device], names: Sequence[str]) -> FieldTable:
     """The fields of these devices, as far as ``names`` need them. Raises StoreError."""
+    parts = call.parts
     wanted = {name.partition(".")[0] for name in names}
     ids = [device.id for device in devices]
+    known = _with_telemetry(call.access, ids)
     return local_table(
         parts,
         Asked(
             await _sizes(parts, ids) if "messages_size" in wanted else {},
-            await parts.telemetry.get_many(ids) if "telemetry" in wanted else {},
-            await parts.telemetry.get_many(ids, ["server.timestamp"]) if "last_active" in wanted else {},
+            await parts.telemetry.get_many(known) if "telemetry" in wanted else {},
+            await parts.telemetry.get_many(known, ["server.timestamp"]) if "last_active" in wanted else {},
         ),
     )
+
+
+def _with_telemetry(access: Access, ids: list[int]) -> list[int]:
+    """Of these devices those whose telemetry the token may read: that is a right of its own."""
+    if not access.permits("GET", "gw/devices", "telemetry"):
+        return []
+    permitted = access.ids("GET", "gw/devices", "telemetry")
+    return ids if permitted is None else [id for id in ids if id in permitted]
 
 
 async def _sizes(parts: Parts, ids: Sequence[int]) -> dict[int, int]:

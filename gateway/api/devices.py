@@ -86,14 +86,14 @@ class DevicePatch(Struct, forbid_unknown_fields=True):
 
 
 async def _views(call: Call, devices: Sequence[Device], names: list[str]) -> list[Json]:
-    return await views(devices, names, lambda some, wanted: device_table(call.parts, some, wanted))
+    return await views(devices, names, lambda some, wanted: device_table(call, some, wanted))
 
 
 async def list_devices(call: Call) -> Answer:
     """GET."""
     names = device_names(call)
     devices, errors = await select_devices(call)
-    return await listed(call, devices, errors, names, lambda some, wanted: device_table(call.parts, some, wanted))
+    return await listed(call, devices, errors, names, lambda some, wanted: device_table(call, some, wanted))
 
 
 async def create_devices(call: Call) -> Answer:
