@@ -203,11 +203,20 @@ def _context(
     for certificate in chain[1:]:
         context.add_extra_chain_cert(certificate)
     if options.files.dhParameters:
-        _read("dhParameters", options.files.dhParameters)
-        context.load_tmp_dh(options.files.dhParameters)
+        _use_dh_parameters(context, options.files.dhParameters)
     if authorities:
         _require_client_certificate(context, authorities)
     return context
+
+
+def _use_dh_parameters(context: SSL.Context, path: str) -> None:
+    _read("dhParameters", path)  # OpenSSL reads it by itself, and would wait for a pipe
+    try:
+        context.load_tmp_dh(path)
+    except SSL.Error as error:
+        raise ConfigError(
+            f"dhParameters={path} has no parameters that OpenSSL takes: right is what openssl dhparam 2048 writes"
+        ) from error
 
 
 def _require_client_certificate(context: SSL.Context, authorities: list[x509.Certificate]) -> None:
@@ -255,19 +264,30 @@ def _certificates(name: str, path: str) -> list[x509.Certificate]:
 def _read(name: str, path: str) -> bytes:
     """A regular file, whole. Raises ConfigError. Never waits, as opening a pipe would."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{name}={path} is not a file")
-            data = file.read(FILE_MOST + 1)
+        data = _read_file(path)
     except OSError as error:
         raise ConfigError(
             f"{name}={path}: {error.strerror}: right is a PEM file that the gateway's user can read"
         ) from error
     except ValueError as error:  # a null byte in the path
         raise ConfigError(f"{name}={path!r} is no path of a file") from error
+    if data is None:
+        raise ConfigError(f"{name}={path} is not a file")
     if len(data) > FILE_MOST:
         raise ConfigError(f"{name}={path} is larger than {FILE_MOST} bytes: right is a PEM file")
     return data
+
+
+def _read_file(path: str) -> bytes | None:
+    """Its first bytes; None: it is something else than a file."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(FILE_MOST + 1)
+    finally:
+        os.close(handle)
 
 
 def _date_of(path: str) -> tuple[int, ...] | None:

@@ -27,8 +27,6 @@ HANDSHAKE_TIME = 20.0
 """Seconds from the connection to the end of the handshake: two or three round trips and some 4 KB, on GPRS."""
 CLOSE_TIME = 10.0
 """Seconds that a tracker has to answer our closing of TLS; some never do."""
-BEFORE_ALL = b"before SSL initialization"
-"""OpenSSL's state of a connection that has not got one whole message."""
 
 FAILURES = (
     ("our certificate is refused", ("alert unknown ca", "alert bad cert", "alert cert", "alert unsupported cert")),
@@ -123,7 +121,8 @@ class Handshake(ProtocolWrapper):
         return HandshakeFailed("hung up", "")
 
     def _said_nothing(self) -> bool:
-        return bool(self.transport.getHandle().get_state_string() == BEFORE_ALL)
+        """No whole message of TLS came; the state is an error by now, but the client's random number is not there."""
+        return not any(self.transport.getHandle().client_random() or b"")
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -147,6 +146,10 @@ class HandshakeFactory(WrappingFactory):
         self.close_time = close_time
         self._where = where
         self._repeats = Repeats()
+
+    def logPrefix(self) -> str:
+        """Twisted's own would name both factories."""
+        return str(type(self.wrappedFactory).__name__)
 
     def failed(self, failure: HandshakeFailed, connection: Handshake) -> None:
         """Count and tell it."""

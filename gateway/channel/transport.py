@@ -30,9 +30,13 @@ def kind_of(transport: object) -> str:
 
 
 def socket_of(transport: object) -> socket.socket | None:
-    """The open socket, where there is a real one."""
-    handle = getattr(transport, "getHandle", lambda: None)()
-    return handle if isinstance(handle, socket.socket) and handle.fileno() >= 0 else None
+    """The open socket, where there is a real one; that of TLS is below it."""
+    while transport is not None:
+        handle = getattr(transport, "getHandle", lambda: None)()
+        if isinstance(handle, socket.socket):
+            return handle if handle.fileno() >= 0 else None
+        transport = getattr(transport, "transport", None)
+    return None
 
 
 def keep_alive(transport: object) -> None:
