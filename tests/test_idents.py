@@ -93,6 +93,20 @@ def test_too_many_push_out_the_longest_unseen_of_their_own_kind(run, redis):
     }  # fmt: skip
 
 
+def test_all_channels_together_are_bounded_too(there, monkeypatch):
+    """Junk on a thousand channels is not a thousand times as much."""
+    monkeypatch.setattr("gateway.store.idents.IN_ALL_MOST", 10)
+    for n in range(30):
+        there.note(f"junk{n}", REFUSED, "no device", channel_id=n % 2)
+    there.note("car", channel_id=3, is_registered=True)
+    found = [seen.ident for channel_id in (0, 1, 3) for seen in there.idents.of_channel(channel_id)]
+    assert len(found) <= 11
+    assert {"junk28", "junk29", "car"} <= set(found)
+    there.idents.forget_channel(0)
+    there.note("later", channel_id=3)
+    assert [seen.ident for seen in there.idents.of_channel(3)] == ["car", "later"]
+
+
 def test_an_ident_that_gets_a_device_changes_its_kind(there):
     """It is listed once."""
     there.note("123", REFUSED, "no device")

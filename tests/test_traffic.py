@@ -78,7 +78,7 @@ def test_where_everything_is_kept_it_is_kept_whole(run, there):
     [packet] = run(there.packets())
     assert packet["type"] == 130
     assert b64decode(packet["data"]) == b"x" * 5000
-    assert 1000 <= run(there.redis.ttl(KEYS.traffic_of(1, "123"))) <= 1060
+    assert 1000 < run(there.redis.ttl(KEYS.traffic_of(1, "123"))) <= 4600
 
 
 def test_one_ident_cannot_make_us_write_without_end(run, there):
@@ -94,13 +94,13 @@ def test_one_ident_cannot_make_us_write_without_end(run, there):
 
 
 def test_what_is_rare_is_bounded_in_number_and_bytes(run, there):
-    """Days of a tracker that reconnects each minute."""
+    """A tracker that is wrong all the time. Redis frees a stream by nodes, of 64 KiB as we set it."""
     for _ in range(30):
         there.time += WINDOW
         for _ in range(20):
             there.traffic.record(WHOSE, RECEIVED, b"x" * 2000, reason="wrong CRC")
         run(there.traffic.flush())
-    assert run(there.redis.memory_usage(KEYS.traffic_of(1, "123"))) < 110_000
+    assert run(there.redis.memory_usage(KEYS.traffic_of(1, "123"))) < 16_384 + 65_536
 
 
 def test_what_was_parked_is_shown_with_its_reason_at_its_time(run, there, redis):

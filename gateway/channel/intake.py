@@ -13,6 +13,7 @@ from gateway import message as msg
 from gateway.channel.observer import Decision, Observer, Sender, packets_ttl
 from gateway.errors import GatewayError, StoreError
 from gateway.protocols.catalog import PROTOCOLS, Normalizer, TrackerProtocol
+from gateway.store.compact import compact
 from gateway.store.event_codes import CloseCode
 from gateway.store.gate import Gate
 from gateway.store.items import Channel, Device, Items
@@ -120,7 +121,8 @@ class Intake:
             self.observer.rejected(sender, NOT_NORMALIZED, body, is_parked=True)
             self.park(ident, body, NOT_NORMALIZED, done)
             return
-        self._writer.append(self._channel.id, first + len(records) - 1, ident, b"\n".join(texts), done)
+        data = b"\n".join(texts) if len(texts) > 1 else compact(texts[0])  # many may wait for Redis
+        self._writer.append(self._channel.id, first + len(records) - 1, ident, data, done)
         metrics.count("packets", channel=self._channel.name)
         metrics.count("records", len(records), channel=self._channel.name)
 

@@ -9,12 +9,11 @@ import asyncio
 from collections import deque
 from typing import Any
 
-import orjson
-
 from gateway import metrics
 from gateway.aio import heed_cancellation
 from gateway.mqtt.client import MqttClient
 from gateway.mqtt.topics import Topics
+from gateway.store.compact import compact_json
 from gateway.store.event_codes import DESCRIPTIONS, EventCode
 
 QUEUE_MOST = 5000
@@ -41,7 +40,7 @@ class LogTopics:
             metrics.count("mqtt_unconfirmed_dropped")
             return
         topic = self._topics.log(kind, item_id, _event_name(entry["event_code"]))
-        payload = orjson.dumps(entry, default=str)
+        payload = compact_json(entry, str)
         self._queue.append((topic, payload, b"%.6f" % entry["timestamp"]))
         self._has_news.set()
 

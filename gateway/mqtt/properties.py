@@ -11,7 +11,6 @@ import asyncio
 import time
 from typing import Any
 
-import orjson
 from twisted.logger import Logger
 
 from gateway import metrics
@@ -19,9 +18,11 @@ from gateway.mqtt.client import MqttClient
 from gateway.mqtt.link import Link
 from gateway.mqtt.packets import packed_text
 from gateway.mqtt.topics import Topics, is_safe_level
+from gateway.store.compact import compact_json
 
-MAX_PROPERTIES = 200_000
-"""Values kept at most, some 300 bytes each; beyond it the oldest item is forgotten here (a broker still retains it)."""
+MAX_PROPERTIES = 1_000_000
+"""Values kept at most, some 270 bytes each: 100,000 devices. Beyond it the oldest item is forgotten here (a broker still
+retains it)."""
 
 REMOVED = b""
 """A retained message without payload makes the broker forget the topic (MQTT 5, 3.3.1.3)."""
@@ -48,14 +49,14 @@ class PropertyTopics:
 
     def publish_item(self, kind: str, item_id: int, view: Any) -> None:
         """Retain ``view`` as JSON on ``state/gw/{kind}/{item_id}``."""
-        self._set((kind, item_id), WHOLE, orjson.dumps(view))
+        self._set((kind, item_id), WHOLE, compact_json(view))
 
     def publish_property(self, kind: str, item_id: int, name: str, value: Any) -> None:
         """Retain ``value`` as JSON on ``state/gw/{kind}/{item_id}/{name}``; only the latest value counts."""
         if not is_safe_level(name):
             metrics.count("mqtt_messages_skipped", reason="no topic")
             return
-        self._set((kind, item_id), name, orjson.dumps(value))
+        self._set((kind, item_id), name, compact_json(value))
         while self._size > self._maximum:
             self._forget_oldest()
 

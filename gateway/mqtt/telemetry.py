@@ -23,6 +23,7 @@ from gateway.mqtt.link import Link
 from gateway.mqtt.packets import packed_text
 from gateway.mqtt.publisher import RETRY_INTERVAL, Cursor, Reader
 from gateway.mqtt.topics import Topics, is_safe_level
+from gateway.store.compact import compact_json
 from gateway.store.reader import LogEntry
 from gateway.store.telemetry import Values
 
@@ -206,7 +207,7 @@ class TelemetryTopics:
             if not is_safe_level(name):
                 metrics.count("mqtt_messages_skipped", reason="no topic")
                 continue
-            payload = current[name] = orjson.dumps(value)
+            payload = current[name] = compact_json(value)
             if known.get(name) != payload:
                 changes.append((name, payload, orjson.dumps(timestamp)))
         if forgotten := self._forgotten.pop(device_id, set()):

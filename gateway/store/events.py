@@ -18,18 +18,18 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
-import orjson
 from attrs import define, field
 from twisted.logger import Logger
 
 from gateway import metrics
 from gateway.aio import heed_cancellation
+from gateway.store.compact import compact_json
 from gateway.store.connection import Client
 from gateway.store.event_codes import ORIGIN_TYPES, CloseCode, EventCode
 from gateway.store.history import Chunks
 from gateway.store.journals import Bounds, JournalEntries, Journals, KiB, MiB, Place
 from gateway.store.keys import ShardKeys
-from gateway.store.ordered import Source, merged
+from gateway.store.ordered import Source, Turn, merged
 from gateway.store.sources import MICROSECONDS, Span
 
 __all__ = ["CloseCode", "Entry", "EventCode", "EventLog"]
@@ -119,7 +119,7 @@ class EventLog:
         """Write what waits. Raises StoreError."""
         await self._journals.flush()
 
-    async def read(self, kind: str, ids: Iterable[int], span: Span, turn: asyncio.Lock | None = None) -> Chunks:
+    async def read(self, kind: str, ids: Iterable[int], span: Span, turn: Turn | None = None) -> Chunks:
         """The entries of these items in one order, as JSON texts. Raises StoreError.
 
         Those who share a ``turn`` read one page at a time.
@@ -205,7 +205,7 @@ def _encoded(entry: Entry) -> bytes:
     """Not more than :data:`ENTRY_MOST` bytes of it."""
     for left_out in ((), ("old",), ("old", "new")):
         kept = {name: value for name, value in entry.items() if name not in left_out}
-        text = orjson.dumps(kept, default=str)
+        text = compact_json(kept, str)
         if len(text) <= ENTRY_MOST:
             return text
-    return orjson.dumps({name: value for name, value in entry.items() if isinstance(value, int | float)})
+    return compact_json({name: value for name, value in entry.items() if isinstance(value, int | float)})

@@ -27,6 +27,8 @@ ACCEPTED, REFUSED, UNDECIDED = "accepted", "refused", "none"
 IDENTS_MOST = 10_000
 """Of a channel, of each of two kinds: those of a device, and those of none. A fleet of any size does not push out the
 one tracker that somebody looks for, nor does junk. The longest unseen go."""
+IN_ALL_MOST = 200_000
+"""Of all channels together, some 600 bytes each; beyond it a channel that gets a new one forgets its longest unseen."""
 FLUSH_EVERY = 2.0
 FLUSH_ROUTINE_EVERY = 300.0
 """Seconds between writes of what is new, and of what has only been seen once more."""
@@ -59,21 +61,34 @@ class _Channel:
     routine: dict[str, None] = field(factory=dict)
     gone: dict[str, None] = field(factory=dict)
 
+    @property
+    def size(self) -> int:
+        return len(self.registered) + len(self.others)
+
     def find(self, ident: str) -> Seen | None:
         return self.registered.get(ident) or self.others.get(ident)
 
-    def put(self, seen: Seen, most: int) -> None:
-        """Keep it as the latest of its kind."""
+    def put(self, seen: Seen, most: int) -> int:
+        """Keep it as the latest of its kind; gives how many idents there are more now."""
+        before = self.size
         kind, other = (self.registered, self.others) if seen.is_registered else (self.others, self.registered)
         other.pop(seen.ident, None)
         kind[seen.ident] = seen
         kind.move_to_end(seen.ident)
         self.gone.pop(seen.ident, None)
         while len(kind) > most:
-            ident, _ = kind.popitem(last=False)
-            self.new.pop(ident, None)
-            self.routine.pop(ident, None)
-            self.gone[ident] = None
+            self._forget_oldest(kind)
+        return self.size - before
+
+    def forget_oldest(self) -> None:
+        """There are too many in all."""
+        self._forget_oldest(self.others if len(self.others) > 1 else self.registered)
+
+    def _forget_oldest(self, kind: OrderedDict[str, Seen]) -> None:
+        ident, _ = kind.popitem(last=False)
+        self.new.pop(ident, None)
+        self.routine.pop(ident, None)
+        self.gone[ident] = None
 
 
 class SeenIdents:
@@ -88,6 +103,7 @@ class SeenIdents:
         self._keys = keys
         self._now = now
         self._most = most
+        self._size = 0
         self._channels: dict[int, _Channel] = {}
         self._forgotten: list[int] = []
 
@@ -98,7 +114,7 @@ class SeenIdents:
                 texts = await self._redis.hvals(self._keys.idents(channel_id))
             channel = self._channels.setdefault(channel_id, _Channel())
             for seen in sorted(map(_decoded, texts), key=lambda seen: seen.last):
-                channel.put(seen, self._most)
+                self._size += channel.put(seen, self._most)
             await asyncio.sleep(0)
 
     def note(
@@ -125,7 +141,10 @@ class SeenIdents:
         seen.last, seen.verdict, seen.reason, seen.peer, seen.transport = now, verdict, reason, peer, transport
         seen.count += 1
         seen.is_registered = is_registered
-        channel.put(seen, self._most)
+        self._size += channel.put(seen, self._most)
+        if self._size > IN_ALL_MOST and channel.size > 1:
+            channel.forget_oldest()
+            self._size -= 1
         (channel.new if is_news else channel.routine)[ident] = None
 
     def of_channel(self, channel_id: int) -> list[Seen]:
@@ -142,7 +161,9 @@ class SeenIdents:
 
     def forget_channel(self, channel_id: int) -> None:
         """The channel is deleted."""
-        if self._channels.pop(channel_id, None) is not None:
+        channel = self._channels.pop(channel_id, None)
+        if channel is not None:
+            self._size -= channel.size
             self._forgotten.append(channel_id)
 
     # -- in the background

@@ -29,7 +29,8 @@ KiB, MiB = 1024, 1024 * 1024
 QUEUE_ENTRIES = 20_000
 QUEUE_BYTES = 16 * MiB
 """Waiting for Redis: what a few seconds of 20,000 trackers that all come back bring."""
-BATCH = 500
+BATCH = 100
+"""Entries written at once: some 2 ms of work with what belongs to it."""
 GATHER = 0.1
 """Seconds that entries gather before they are written: each write is one synchronization of the disk."""
 RETRY = 2.0
@@ -180,41 +181,55 @@ class Journals:
             await self._redis.execute_command(*entry.command())
 
     async def _tidy(self, entries: Iterable[_Entry]) -> None:
-        """Look after the journals that have grown by a quarter of what they may, or were not looked at for long."""
+        """Look after the journals that are new to us, have grown by a quarter of what they may, or were not looked at
+        for long."""
         now = self._now()
+        if len(self._grown) > KNOWN_MOST:
+            self._grown.clear()
+        new: dict[str, Place] = {}
         due: dict[str, Place] = {}
         for entry in entries:
             place = entry.place
             growth = self._grown.get(place.key)
-            if growth is not None:
-                growth.size += entry.size
-            if growth is None or growth.size > place.bounds.size // 4 or now - growth.seen > TIDY_EVERY:
+            if growth is None:
+                self._grown[place.key] = _Growth(now, entry.size)
+                new[place.key] = place
+                continue
+            growth.size += entry.size
+            if growth.size > place.bounds.size // 4 or now - growth.seen > TIDY_EVERY:
                 due[place.key] = place
-        if not due:
-            return
-        if len(self._grown) > KNOWN_MOST:
-            self._grown.clear()
         for key in due:
             self._grown[key] = _Growth(now, 0)
+        await self._keep(list({**new, **due}.values()), now)
         await self._trim(list(due.values()), now)
-        for index, most in {place.index: place.most for place in due.values() if place.index}.items():
+
+    async def _keep(self, places: list[Place], now: float) -> None:
+        """Have them expire when nothing comes any more, and have the index know them."""
+        if not places:
+            return
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for place in places:
+                    pipe.execute_command("EXPIRE", place.key, int(place.bounds.ttl + TIDY_EVERY))
+                    if place.index:
+                        pipe.execute_command("ZADD", place.index, int(now), place.member)
+                await pipe.execute(raise_on_error=False)
+        for index, most in {place.index: place.most for place in places if place.index}.items():
             await self._evict(index, most)
 
     async def _trim(self, places: list[Place], now: float) -> None:
+        """Remove what is too old, and the oldest of what is too much."""
+        if not places:
+            return
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for place in places:
                     oldest = max(0, int((now - place.bounds.ttl) * MICROSECONDS))
                     pipe.execute_command("XTRIM", place.key, "MINID", "~", oldest)
-                    pipe.execute_command("EXPIRE", place.key, int(place.bounds.ttl) + 60)
                     pipe.execute_command("XLEN", place.key)
                     pipe.execute_command("MEMORY", "USAGE", place.key)
-                    if place.index:
-                        pipe.execute_command("ZADD", place.index, int(now), place.member)
-                    else:
-                        pipe.echo("")
                 answers = await pipe.execute(raise_on_error=False)
-                for place, length, size in zip(places, answers[2::5], answers[3::5], strict=True):
+                for place, length, size in zip(places, answers[1::3], answers[2::3], strict=True):
                     if not is_refusal(size) and size and size > place.bounds.size:
                         kept = max(1, int(length * place.bounds.size * 3 // (size * 4)))
                         pipe.execute_command("XTRIM", place.key, "MAXLEN", "~", kept)

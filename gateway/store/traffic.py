@@ -7,7 +7,6 @@ the channel's ``packets_ttl`` says for how long, for each packet is a write to R
 
 from __future__ import annotations
 
-import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
@@ -22,7 +21,7 @@ from gateway.store.connection import Client, store_errors
 from gateway.store.history import Chunks
 from gateway.store.journals import Bounds, JournalEntries, Journals, KiB, MiB, Place
 from gateway.store.keys import ShardKeys
-from gateway.store.ordered import Source, merged
+from gateway.store.ordered import Source, Turn, merged
 from gateway.store.sources import MICROSECONDS, Span
 
 CONNECT, DISCONNECT, RECEIVED, SENT = range(4)
@@ -30,7 +29,7 @@ UDP = 128
 """Added to the type."""
 
 DAY = 86400.0
-RARE = Bounds(100, 64 * KiB, 7 * DAY)
+RARE = Bounds(100, 16 * KiB, 7 * DAY)
 """Of one ident, where the channel keeps only what is rare."""
 ENTRIES_MOST, BYTES_MOST = 20_000, 1 * MiB
 """Of one ident, where the channel keeps everything: some days of a car."""
@@ -132,7 +131,7 @@ class Traffic:
             while members := await self._redis.zpopmin(index, 500):
                 await self._redis.unlink(*(f"{index}:{member.decode()}" for member, _ in members))
 
-    async def read(self, whose: Iterable[tuple[int, str]], span: Span, turn: asyncio.Lock | None = None) -> Chunks:
+    async def read(self, whose: Iterable[tuple[int, str]], span: Span, turn: Turn | None = None) -> Chunks:
         """The traffic of these (channel id, ident) in one order, as JSON texts. Raises StoreError.
 
         ``{"timestamp", "type", "data" (base64), "conn", "ident", "channel_id"}``, and ``source``, ``reason``, or
