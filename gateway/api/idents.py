@@ -5,7 +5,8 @@ flespi lists the idents whose traffic is stored (``ident``, ``size``); the rest 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -19,11 +20,13 @@ from gateway.api.errors import ApiError
 from gateway.api.fields import FieldTable, ItemsQuery, paginate
 from gateway.api.operations import Operation, Right
 from gateway.api.parts import Parts
-from gateway.store.idents import Seen
+from gateway.store.idents import Seen, SeenIdents
 from gateway.store.items import Channel
 from gateway.store.masks import Masks
 
 CHUNK = 200
+YIELD_AFTER = 1000
+"""Idents looked at before others have their turn."""
 SELECTOR_MOST = 65536
 """Bytes of idents in a path."""
 
@@ -58,17 +61,31 @@ async def list_idents(call: Call) -> Answer:
         raise ApiError.bad_request(f"{len(call.path['idents'])} characters of idents; {SELECTOR_MOST} are possible")
     masks = Masks.parse(call.path["idents"])
     channels, errors = await select_channels(call)
-    found = [
-        (channel, seen)
-        for channel in channels
-        for seen in call.parts.idents.of_channel(channel.id)
-        if masks.choose(seen.ident)
-    ]
+    found = await _find(call.parts.idents, channels, masks)
     _warn(call, channels, masks, {seen.ident for _, seen in found})
     page, extra = paginate(found, call.query)
     if not page:
         return Answer(errors=errors, extra=extra)
     return Answer(_texts(call.parts, page, names), errors, extra)
+
+
+async def _find(idents: SeenIdents, channels: Sequence[Channel], masks: Masks) -> list[tuple[Channel, Seen]]:
+    found = []
+    looked_at = 0
+    for channel in channels:
+        for seen in _of_channel(idents, channel.id, masks):
+            looked_at += 1
+            if looked_at % YIELD_AFTER == 0:
+                await asyncio.sleep(0)
+            if seen is not None and masks.choose(seen.ident):
+                found.append((channel, seen))
+    return found
+
+
+def _of_channel(idents: SeenIdents, channel_id: int, masks: Masks) -> Iterable[Seen | None]:
+    if masks.plain is None:
+        return idents.of_channel(channel_id)
+    return (idents.find(channel_id, ident) for ident in dict.fromkeys(masks.plain))
 
 
 def _warn(call: Call, channels: Sequence[Channel], masks: Masks, found: set[str]) -> None:
