@@ -42,6 +42,18 @@ def test_a_drivers_card_is_two_times_eight_characters() -> None:
     assert io("FMC650", n8=[(195, 2**63)]) == {"custom.param.195": "8000000000000000"}
 
 
+def test_a_card_in_one_piece_that_differs_from_the_one_in_halves_is_kept() -> None:
+    """FMC150 has both: 147 and 148 from the CAN bus, 10165 from the tachograph."""
+    halves = [(147, int.from_bytes(b"DF000012", "big")), (148, int.from_bytes(b"34567890", "big"))]
+    same, other = (10165, b"DF00001234567890"), (10165, b"DF00001234567891")
+    assert io("FMC150", n8=halves, nx=[same]) == {"tacho.driver.card.code.1": "DF00001234567890"}
+    assert io("FMC150", nx=[other]) == {"tacho.driver.card.code.1": "DF00001234567891"}
+    assert io("FMC150", n8=halves, nx=[other]) == {
+        "tacho.driver.card.code.1": "DF00001234567890",
+        "custom.param.10165": other[1].hex(),
+    }
+
+
 def test_a_driver_has_a_name_and_a_surname() -> None:
     assert io("FMC650", nx=[(10518, b"\x01Ann\0"), (10519, b"\x01Lee\0")]) == {"driver.name.1": "Ann Lee"}
     assert io("FMC650", nx=[(10519, b"\x01Lee\0")]) == {"driver.name.1": "Lee"}

@@ -306,6 +306,24 @@ def test_a_negative_number_without_a_name_has_its_sign() -> None:
     assert io("FMC650", n2=[(row.avl_id, 0xFFFF)]) == {f"custom.param.{row.avl_id}": -1}
 
 
+def test_a_value_that_says_not_available_is_no_measurement() -> None:
+    """AVL id 113 of FMX6: the least number of its range."""
+    assert io("FMC650", n4=[(113, 2**32 - 160_635)]) == {"custom.param.113": -160_635}
+    assert io("FMC650", n4=[(113, 2**32 - 160_634)]) == {"can.service.mileage": -160_634}
+
+
+def test_the_messages_of_a_packet_are_in_the_order_of_its_records() -> None:
+    records = decode_records(3)
+    messages = normalizer_for("FMB120").normalize_all(records, CODEC_8)
+    assert [message["timestamp"] for message in messages] == [record["timestamp"] // 1000 for record in records]
+    assert messages == [normalizer_for("FMB120").normalize(record, CODEC_8) for record in records]
+    assert normalizer_for("FMB120").normalize_all([], CODEC_8) == []
+
+
+def decode_records(count: int) -> list[Any]:
+    return list(wire.decode_packet(FrameFactory(codec=CODEC_8).body(records=count))["records"])
+
+
 def test_records_as_the_wire_gives_them_are_normalized() -> None:
     """From bytes: construct's containers are dicts, its lists are lists."""
     body = FrameFactory(codec=CODEC_8).body(records=2)

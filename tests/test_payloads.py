@@ -48,6 +48,23 @@ def test_three_axes_are_in_g() -> None:
         payloads.read_axes(0x0001_0000_0000_0000)
 
 
+def test_the_vector_of_a_crash_is_three_axes_and_their_length_in_g() -> None:
+    """The axes have a sign, the length has none."""
+    assert payloads.read_vector(0x03E8_FC18_0001_FFFF) == (1.0, -1.0, 0.001, 65.535)
+
+
+def test_alcohol_in_the_blood_is_14_bits_of_it_and_2_of_the_test() -> None:
+    assert payloads.read_alcohol(500 << 2 | 1) == (0.5, 1)
+    assert payloads.read_alcohol(0xFFFF) == (16.383, 3)
+    assert payloads.read_alcohol(0) == (0.0, 0)
+
+
+def test_fault_codes_may_have_dots_between_them_where_the_table_says_so() -> None:
+    """AVL id 525 of FMX6; elsewhere a dot belongs to a code."""
+    assert [code["code"] for code in payloads.read_fault_codes(b"P0101.P0420", ".")] == ["P0101", "P0420"]
+    assert payloads.read_fault_codes(b"P0101.P0420") == [{"code": "P0101.P0420"}]
+
+
 def test_fault_codes_are_objects_with_their_standard() -> None:
     assert payloads.read_fault_codes(b"P0100,P0200, U1000\0") == [
         {"code": "P0100", "standard": "OBDII"},

@@ -43,7 +43,7 @@ def make_rule(row: AvlRow, width: int) -> Rule:
     """The rule of ``row`` for values of ``width`` bytes; a value that does not fit it becomes custom.param.<id>."""
     fits = width in _WIDTHS.get(row.kind, (0, 1, 2, 4, 8))
     make = _MAKERS[row.kind] if fits else _unnamed
-    return _or_raw(make(row, width), row.avl_id)
+    return _or_raw(make(row, width), row, width)
 
 
 def parameters_of(row: AvlRow) -> set[str]:
@@ -58,12 +58,14 @@ def parameters_of(row: AvlRow) -> set[str]:
     return names
 
 
-def _or_raw(rule: Rule, avl_id: int) -> Rule:
+def _or_raw(rule: Rule, row: AvlRow, width: int) -> Rule:
+    raw = _unnamed(row, width)
+
     def safe(message: Message, value: Any) -> None:
         try:
             rule(message, value)
         except (DecodeError, ValueError, TypeError, OverflowError, ArithmeticError, LookupError):
-            keep_raw(message, avl_id, value)
+            raw(message, value)
 
     return safe
 
