@@ -206,20 +206,6 @@ def test_connections_are_limited_in_all_and_by_address(shell):
     assert there.connect(port=6)[1].connected
 
 
-def test_behind_a_proxy_the_peer_is_the_tracker_and_the_limit_counts_the_proxy(run, shell):
-    """The proxy's header comes after the connection is made; what was counted then is taken back at its end."""
-    there = shell(Limits(connections_per_address=1))
-    connection, transport = there.connect(host="127.0.0.1")
-    transport.peerAddr = IPv4Address("TCP", "203.0.113.7", 5555)
-    frames = FrameFactory()
-    connection.dataReceived(frames.login() + frames.packet(records=1))
-    run(there.commit())
-    assert run(there.messages())[0]["peer"] == "203.0.113.7:5555"
-    assert not there.connect(port=2, host="127.0.0.1")[1].connected
-    transport.loseConnection()
-    assert there.connect(port=3, host="127.0.0.1")[1].connected
-
-
 def test_the_silent_are_closed(shell):
     """Without an ident after login_time, with one after idle_time."""
     there = shell(Limits(login_time=30, idle_time=100))

@@ -179,7 +179,6 @@ class TrackerConnection(CountedConnection):
             return
         assert self.transport is not None
         self.claimed = event.ident
-        self.peer = peer_of(self.transport.getPeer())  # behind a proxy it is known only after the proxy's header
         self._intake.observer.noted(self, event.ident, decision)
         if decision.is_welcome:
             self._welcome(event)

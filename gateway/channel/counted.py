@@ -20,7 +20,7 @@ from gateway.store.items import Channel
 
 class CountedConnection(Protocol):
     """``seen`` is the time of its last byte, for those who look for silent ones; ``host`` the address that it came
-    from, which is a proxy's where there is one. ``claimed`` is who it says it is, ``ident`` the same once it was let
+    from, told by the proxy where there is one. ``claimed`` is who it says it is, ``ident`` the same once it was let
     in. ``msgs`` counts messages that were stored, ``recv`` and ``send`` bytes.
     """
 
