@@ -54,6 +54,8 @@ class TrackerProtocol:
     """The commands of a model, as clients are told of them."""
     settings_of: Callable[[str | None], dict[str, Setting]]
     """The settings of a model, by name."""
+    find_setting: Callable[[str, str | None], Setting]
+    """The one of this name. Raises SettingError."""
 
 
 TELTONIKA = TrackerProtocol(
@@ -70,6 +72,7 @@ TELTONIKA = TrackerProtocol(
     request_of=command_list.request_of,
     describe_commands=command_list.describe_commands,
     settings_of=settings.settings_of,
+    find_setting=settings.find_setting,
 )
 
 PROTOCOLS: dict[int, TrackerProtocol] = {TELTONIKA.id: TELTONIKA}

@@ -175,7 +175,7 @@ class DeviceSettings:
         """The device did not take it, or did not tell; None: something else is wanted by now. Raises StoreError."""
 
         def change(shadow: Shadow) -> Shadow | None:
-            if not _same(shadow, taken):
+            if not _same(shadow, taken) or not shadow.is_wanted:
                 return None
             status: Status = "rejected" if shadow.status == "pending" else "unreadable"
             return _replaced(shadow, pending=None, status=status, error=reason, attempts=0, attempted=0)
