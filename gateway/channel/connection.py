@@ -177,7 +177,6 @@ class TrackerConnection(CountedConnection):
     def _answer_ident(self, event: IdentReceived, decision: Decision) -> None:
         if self._is_closing:
             return
-        assert self.transport is not None
         self.claimed = event.ident
         self._intake.observer.noted(self, event.ident, decision)
         if decision.is_welcome:
