@@ -32,7 +32,7 @@ IN_ALL_MOST = 200_000
 FLUSH_EVERY = 2.0
 FLUSH_ROUTINE_EVERY = 300.0
 """Seconds between writes of what is new, and of what has only been seen once more."""
-BATCH = 500
+BATCH = 100
 IDENT_MOST = 64
 
 
