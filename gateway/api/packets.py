@@ -5,7 +5,7 @@ Logins, what was refused and what was parked are always kept; all bytes where a 
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gateway.api.answers import Answer
 from gateway.api.call import Call
@@ -24,15 +24,15 @@ class PacketView(Struct):
     """``type``: 0 connect, 1 disconnect, 2 received, 3 sent; 128 more on UDP. ``data`` in base64; ``size``: its length
     where only its beginning is kept; ``conn``: the connection's id, 0 on UDP."""
 
-    timestamp: float
-    type: int
-    data: str
-    conn: int
-    ident: str
-    channel_id: int
-    source: str | None = None
-    reason: str | None = None
-    size: int | None = None
+    timestamp: float | UnsetType = UNSET
+    type: int | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+    conn: int | UnsetType = UNSET
+    ident: str | UnsetType = UNSET
+    channel_id: int | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    size: int | UnsetType = UNSET
 
 
 async def of_ident(call: Call) -> Answer:
