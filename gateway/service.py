@@ -91,8 +91,11 @@ def print_ready(
 
 
 def _emulate(addresses: Sequence[str]) -> str:
-    """The command that sends to the first TCP port; the emulator's default is 5027."""
+    """The command that sends to the first TCP port, or else to TLS; the emulator's default is 5027."""
     ports = [address.rpartition(":")[2] for address in addresses if address.startswith("tcp ")]
+    tls = [address.rpartition(":")[2] for address in addresses if address.startswith("tls ")]
+    if not ports and tls:
+        return f"make emulate ARGS='--tls --insecure --to 127.0.0.1:{tls[0]}'"
     if not ports or "5027" in ports:
         return "make emulate"
     return f"make emulate ARGS='--to 127.0.0.1:{ports[0]}'"

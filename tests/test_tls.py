@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import warnings
@@ -272,7 +273,9 @@ def test_who_does_not_speak_tls_is_closed_and_told(run, redis, site, said: bytes
     async def scenario() -> None:
         async with listening(redis, site.spec()) as there:
             line = await refused(there, "not TLS", lambda: attempt(there))
-            assert line.startswith("127.0.0.1:")
+            assert re.match(r"127\.0\.0\.1:\d+ on ssl:0: the TLS handshake failed", line)
+            [(_channel, address)] = there.channels.addresses()
+            assert address == f"tls 127.0.0.1:{there.port}"
 
     run(scenario())
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorUDP
 from twisted.internet.protocol import Factory, Protocol
@@ -18,7 +17,8 @@ from gateway.channel.connection import TrackerConnection
 from gateway.channel.datagrams import TrackerDatagrams
 from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
-from gateway.channel.server import server_from_string
+from gateway.channel.server import HAPROXY, server_from_string
+from gateway.channel.transport import peer_of
 from gateway.errors import ConfigError, GatewayError, ListenError
 from gateway.store.items import Channel
 
@@ -70,10 +70,11 @@ class Endpoint:
             await aio.from_deferred(stopping)
 
     def __str__(self) -> str:
-        """For people: "tcp 0.0.0.0:5027"."""
+        """For people: "tcp 0.0.0.0:5027", "tls 0.0.0.0:5028", "proxied tcp [::1]:5030"."""
         address = self.port.getHost()
-        kind = getattr(address, "type", "unix").lower()
-        return f"{kind} {address.host}:{address.port}" if isinstance(address, IPv4Address) else f"{kind} {address}"
+        inner = self.spec.removeprefix(HAPROXY)
+        kind = "tls" if inner.startswith("ssl:") else getattr(address, "type", "unix").lower()
+        return f"{'proxied ' if inner != self.spec else ''}{kind} {peer_of(address)}"
 
 
 @define(eq=False)

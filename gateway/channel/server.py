@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from gateway.channel.certificates import VERSIONS, Certificates, TlsFiles, TlsOptions
+from gateway.channel.endpoints import PORT
 from gateway.channel.proxy import ProxyFactory, parse_proxies
 from gateway.channel.tls import CLOSE_TIME, tls_factory
 from gateway.errors import ConfigError
@@ -58,19 +59,19 @@ def server_from_string(reactor: Any, spec: str, close_time: float | None = CLOSE
     Raises ConfigError that says what would be right; and, where Twisted itself has to say it, ValueError or TypeError.
     """
     if not spec.startswith(HAPROXY):
-        return _server(reactor, spec, spec, close_time)
+        return _server(reactor, spec, _short(spec), close_time)
     proxies, inner = _take_option(spec.removeprefix(HAPROXY), "proxies")
     if inner.startswith(HAPROXY):
         raise ConfigError("haproxy: stands once, before the endpoint that the proxy connects to")
     networks = parse_proxies(proxies)
     if not networks and not _is_local(inner):
         log.warn("{spec}: whoever can connect to it may claim any address; proxies=ADDRESS,... says who", spec=spec)
-    below = _server(reactor, inner, spec, close_time)
-    return _around(below, lambda factory: ProxyFactory(factory, spec, networks, reactor.callLater))
+    below = _server(reactor, inner, _short(spec), close_time)
+    return _around(below, lambda factory: ProxyFactory(factory, _short(spec), networks, reactor.callLater))
 
 
 def _server(reactor: Any, spec: str, where: str, close_time: float | None) -> IStreamServerEndpoint:
-    """``where`` is the endpoint as the operator wrote it."""
+    """``where`` is the endpoint in lines of the log."""
     if not spec.startswith("ssl:"):
         endpoint: IStreamServerEndpoint = serverFromString(reactor, spec)
         return endpoint
@@ -135,6 +136,12 @@ def _split(spec: str) -> list[str]:
 def _plain(value: str) -> str:
     """Without the backslashes."""
     return re.sub(r"\\(.)", r"\1", value)
+
+
+def _short(spec: str) -> str:
+    """As far as its port: "haproxy:ssl:5031"."""
+    match = PORT.match(spec)
+    return match.group() if match is not None else spec
 
 
 def _is_local(spec: str) -> bool:
