@@ -121,6 +121,7 @@ def test_a_command_without_an_answer_is_sent_again_and_then_given_up(run, there)
         assert there.tracker.obeyed == ["getver", "getver"]
         [result] = await there.results()
         assert (result["executed"], result["error"]) == (False, "no answer after 2 attempts")
+        assert result["timestamp"] == pytest.approx(NOW + ANSWER_TIME + TAKEN_TIME + ANSWER_TIME)
         assert there.codes() == ["COMMAND_QUEUED", "COMMAND_SENT", "COMMAND_SENT", "COMMAND_REMOVED"]
         assert [fields.get("attempt") for _, _, fields in there.events[1:3]] == [1, 2]
         assert there.events[-1][2]["reason"] == "no answer after 2 attempts"
@@ -201,6 +202,29 @@ def test_a_newer_connection_takes_the_place_of_an_older_one(run, there):
         old.close()
         assert there.dispatcher.is_connected(there.device.id)
         await there.enqueue("getver")
+        assert len(await there.results()) == 1
+
+    run(scenario())
+
+
+def test_an_answer_on_an_older_connection_is_not_that_of_the_newer_one(run, there):
+    """The command was sent on both."""
+
+    async def scenario() -> None:
+        await there.start()
+        old = there.connect()
+        old.is_mute = True
+        await there.enqueue("getver")
+        new = there.connect()
+        new.is_mute = True
+        await there.settle()
+        assert there.tracker.obeyed == ["getver", "getver"]
+        old.let_go()
+        await there.settle()
+        assert len(old.unasked) == 1
+        assert await there.results() == []
+        new.let_go()
+        await there.settle()
         assert len(await there.results()) == 1
 
     run(scenario())
@@ -616,6 +640,33 @@ def test_a_connection_that_breaks_between_the_commands_of_a_setting_begins_it_an
     run(scenario())
 
 
+def test_a_connection_that_breaks_while_the_next_command_of_a_setting_waits_begins_it_anew(run, there):
+    """It is not the command in flight: there is none."""
+
+    async def scenario() -> None:
+        await there.start("FM3612")
+
+        def obey(frame: bytes) -> bytes:
+            there.tracker.obey(frame)
+            _, number, value = there.tracker.obeyed[-1].split(" ")
+            return FrameFactory().command(f"Param ID:{number} New Val:{value}".encode())
+
+        link = there.connect(obey)
+        link.is_mute = True
+        await there.orders.request_setting(there.device, "server", {"domain": "gw", "port": 5027})
+        await there.settle()
+        link.begin_packet()
+        link.let_go()
+        await there.settle()
+        link.close()
+        await there.settle()
+        there.connect(obey)
+        await there.settle()
+        assert there.tracker.obeyed == ["setparam 1245 gw", "setparam 1245 gw", "setparam 1246 5027"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("reply", [b"Bad syntax", b"New value 2005:1", b"\xff\x00"])
 def test_a_setting_that_the_device_does_not_take_is_rejected(run, there, reply):
     """Its own words are the reason; what was known of it stays."""
@@ -682,6 +733,21 @@ def test_a_setting_that_the_device_s_new_type_does_not_have_is_rejected(run, the
 
 
 # -- the end
+
+
+def test_of_a_device_that_is_not_known_here_nothing_is_fetched(run, there):
+    """Deleted, while its connection is about to be closed."""
+
+    async def scenario() -> None:
+        await there.start()
+        there.connect()
+        del there.items.devices[there.device.id]
+        await there.queue.add(there.device.id, IMEI, NewCommand("getver"))
+        await there.refresh()
+        [waiting] = await there.queue.waiting(there.device.id)
+        assert waiting.attempts == 0
+
+    run(scenario())
 
 
 def test_a_deleted_device_is_forgotten(run, there, redis):

@@ -81,6 +81,7 @@ def test_a_refused_setting_says_why_and_is_not_tried_again(run, settings):
         failed = await settings.failed(DEVICE, await settings.take(DEVICE), "Bad syntax")
         assert (failed.status, failed.error, failed.pending) == ("rejected", "Bad syntax", None)
         assert failed.current == {"port": 1}
+        assert await settings.failed(DEVICE, failed, "once more") is None
         assert await settings.take(DEVICE) is None
         wanted = await settings.request(DEVICE, "server", {"port": 3})
         assert (wanted.status, wanted.error) == ("pending", None)
