@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.emulator.commands import Commands
 from gateway.emulator.group import Group
-from gateway.protocols.teltonika.command_replies import io_of, model_of, pairs_of, parameters_of
+from gateway.protocols.teltonika.command_replies import io_of, pairs_of, parameters_of
 from tests.test_exchange import VECTORS
 
 VER = (
@@ -109,10 +109,3 @@ def test_the_value_of_an_avl_id_is_read() -> None:
     assert io_of("I/O ID:3 Value:0") == {"3": "0"}
     assert io_of("IO ID:3 Value:0\r\n") == {"3": "0"}
     assert io_of("Unknown command or invalid format") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "model"), [(VER, "FMB120"), ("Ver:1 Hw: FTC921 X:1", "FTC921"), (INFO, None), ("Hw:", None), ("", None)]
-)
-def test_getver_names_the_model(text: str, model: str | None) -> None:
-    assert model_of(text) == model

@@ -27,7 +27,6 @@ _LONG = re.compile(r"Param ID[: ]\s*(?P<id>\d{1,6}) (?:New )?(?:Value|Val|Text):
 _SHORT = re.compile(r"(?P<id>\d{1,6}):(?P<value>.*)", re.S)
 _NEW = "New value"
 _IO = re.compile(r"(?:I/?O )?ID:\s*(?P<id>\d+)\s+Value:\s*(?P<value>\S+)")
-_MODEL = re.compile(r"(?:^|\s)Hw:\s*([A-Z]{2,4}[0-9A-Z]{3,8})\b")
 
 
 def parameters_of(text: str) -> dict[str, str] | None:
@@ -65,9 +64,3 @@ def io_of(text: str) -> dict[str, str] | None:
     """AVL id -> value, of the reply to readio."""
     match = _IO.fullmatch(text.strip())
     return {match["id"]: match["value"]} if match is not None else None
-
-
-def model_of(text: str) -> str | None:
-    """The model that a reply to getver names, as ``FMB120``; None where it names none."""
-    match = _MODEL.search(text)
-    return match[1] if match is not None else None
