@@ -67,5 +67,11 @@ def test_the_flags_of_a_mask_do_not_overlap() -> None:
         assert len({flag.parameter for flag in flags}) == len(flags), name
 
 
+def test_no_flag_crosses_the_border_of_a_byte() -> None:
+    """They are expanded byte by byte."""
+    crossing = [flag for flags in can_flags.flag_maps().values() for flag in flags if flag.bit % 8 + flag.bits > 8]
+    assert crossing == []
+
+
 def test_every_mask_that_the_dictionary_names_is_there() -> None:
     assert {row.detail for row in all_rows() if row.kind == "flags"} <= set(can_flags.flag_maps())

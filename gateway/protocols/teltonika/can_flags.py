@@ -66,7 +66,22 @@ def parameters(name: str) -> Iterator[str]:
 
 def expand(message: Message, name: str, value: int) -> None:
     """Set each parameter of the mask ``name``, true and false alike."""
-    for flag in flag_maps()[name]:
-        message[flag.parameter] = flag.read(value)
+    for shift in _shifts(name):
+        message.update(_byte(name, shift, value >> shift & 0xFF))
     if name == "doors":
         message[ANY_DOOR] = value & known_bits(name) != 0
+
+
+@functools.cache
+def _shifts(name: str) -> tuple[int, ...]:
+    """Where the bytes of the mask ``name`` begin that have flags."""
+    return tuple(sorted({flag.bit & ~7 for flag in flag_maps()[name]}))
+
+
+@functools.cache
+def _byte(name: str, shift: int, byte: int) -> Message:
+    """The parameters of one byte of a mask. Kept, because trackers send the same masks over and over; 256 at most each.
+
+    No flag crosses the border of a byte.
+    """
+    return {flag.parameter: flag.read(byte << shift) for flag in flag_maps()[name] if flag.bit & ~7 == shift}

@@ -111,8 +111,8 @@ def make_echo(row: AvlRow) -> Rule:
     return echo
 
 
-def find_contested(rows: Iterable[AvlRow]) -> set[int]:
-    """The AVL ids of ``rows`` that can share a parameter with another one; joined ones are settled before them."""
+def find_rivals(rows: Iterable[AvlRow]) -> dict[int, frozenset[int]]:
+    """The AVL ids of ``rows`` that can share a parameter with other ids, and with which; those in a join aside."""
     owners: dict[str, set[int]] = defaultdict(set)
     joined: set[int] = set()
     for row in rows:
@@ -120,8 +120,12 @@ def find_contested(rows: Iterable[AvlRow]) -> set[int]:
             joined.add(row.avl_id)
         for name in parameters_of(row):
             owners[name].add(row.avl_id)
-    shared = (ids for name, ids in owners.items() if len(ids) > 1 and name not in _MASKS)
-    return {avl_id for ids in shared for avl_id in ids} - joined
+    rivals: dict[int, set[int]] = defaultdict(set)
+    for name, ids in owners.items():
+        if len(ids) > 1 and name not in _MASKS:
+            for avl_id in ids - joined:
+                rivals[avl_id] |= ids - {avl_id}
+    return {avl_id: frozenset(others) for avl_id, others in rivals.items()}
 
 
 def settle(message: Message, claims: Parts) -> None:
@@ -129,24 +133,23 @@ def settle(message: Message, claims: Parts) -> None:
     owners: dict[str, tuple[int, Any]] = {}
     for avl_id in sorted(claims, key=lambda avl_id: _FIRST.get(avl_id, avl_id)):
         rule, _, value = claims[avl_id]
+        claim = (avl_id, value)
         found: Message = {}
         rule(found, value)
         for name, meaning in found.items():
-            loser = _put(message, owners, name, meaning, (avl_id, value))
-            if loser is not None:
-                keep_raw(message, *loser)
+            if name not in message:
+                message[name] = meaning
+                owners[name] = claim
+            elif message[name] != meaning:
+                loser = _contest(message, owners, name, meaning, claim)
+                if loser is not None:
+                    keep_raw(message, *loser)
 
 
-def _put(
+def _contest(
     message: Message, owners: dict[str, tuple[int, Any]], name: str, meaning: Any, claim: tuple[int, Any]
 ) -> tuple[int, Any] | None:
-    """Put one parameter, or not; give the claim that lost, if something would be lost with it."""
-    if name not in message:
-        message[name] = meaning
-        owners[name] = claim
-        return None
-    if message[name] == meaning:
-        return None
+    """Put another value of a parameter, or not; give the claim that lost, if something would be lost with it."""
     if isinstance(meaning, list):
         message[name] = [*message[name], *meaning]
         return None

@@ -50,7 +50,7 @@ class Normalizer:
 
     def __init__(self, rows: Mapping[int, AvlRow]) -> None:
         self._joins = joins.find_joins(rows.values())
-        self._contested = joins.find_contested(rows.values())
+        self._rivals = joins.find_rivals(rows.values())
         self._n1, self._n2, self._n4, self._n8, self._nx = (
             {row.avl_id: self._make_slot(row, width) for row in rows.values() if row.kind or row.signed}
             for width in (1, 2, 4, 8, 0)
@@ -59,7 +59,7 @@ class Normalizer:
     def _make_slot(self, row: AvlRow, width: int) -> slots.Slot:
         if row.parameter in RECORD_PARAMETERS:
             return slots.LATER, "", joins.make_echo(row)
-        return slots.make_slot(row, width, row.avl_id in self._joins or row.avl_id in self._contested)
+        return slots.make_slot(row, width, row.avl_id in self._joins or row.avl_id in self._rivals)
 
     def normalize(self, record: Record, codec_id: int) -> Message:
         """The message of ``record``, without what only the channel knows (ident, peer, reception)."""
@@ -96,16 +96,23 @@ class Normalizer:
     def _take_together(self, message: Message, together: slots.Together) -> None:
         if len(together) == 1:
             ((avl_id, (rule, _, value)),) = together.items()
-            if avl_id in self._contested:
+            if avl_id in self._rivals:
                 rule(message, value)
                 return
         joined: dict[joins.Join, slots.Together] = {}
         claims: slots.Together = {}
         for avl_id, part in together.items():
-            (joined.setdefault(self._joins[avl_id], {}) if avl_id in self._joins else claims)[avl_id] = part
+            if avl_id in self._joins:
+                joined.setdefault(self._joins[avl_id], {})[avl_id] = part
+            elif self._rivals[avl_id].isdisjoint(together):
+                rule, _, value = part
+                rule(message, value)
+            else:
+                claims[avl_id] = part
         for join, parts in joined.items():
             join.apply(message, parts)
-        joins.settle(message, claims)
+        if claims:
+            joins.settle(message, claims)
 
     def _salvage(self, record: object, codec_id: object) -> Message:
         sound, odd = salvage.as_record(record)
