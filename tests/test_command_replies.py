@@ -20,6 +20,7 @@ INFO = (
     "SAT:0 RS:3 RF:65 SF:1 MD:0"
 )
 OLD_VER = "Code Ver:0.48.17 Device IMEI:353976010139156 Device ID:000001 Modem APP Ver:2007.11.07"
+OLDER_VER = "Code Ver:01.06.15 Rev:1 Device IMEI:353976010139156 Device ID:000001 Bootloader Ver: 01.09"
 STATUS = "Data Link: 0 GPRS: 1 Phone: 0 SIM: 0 OP: 24602 Signal: 5 Cell ID: 864 FwUpd:-9"
 
 
@@ -35,6 +36,7 @@ def test_the_vendor_s_own_examples_are_read() -> None:
         (VER, {"Ver": "03.18.14_04", "Hw": "FMB120", "Init": "2018-11-22 7:13", "SPC": "1(0)", "BT": "4"}),
         (INFO, {"INI": "2019/7/22 7:22", "TU": "0/0", "NOGPS": "0:30", "MD": "0"}),
         (OLD_VER, {"Code Ver": "0.48.17", "Device IMEI": "353976010139156", "Modem APP Ver": "2007.11.07"}),
+        (OLDER_VER, {"Rev": "1", "Device ID": "000001", "Bootloader Ver": "01.09"}),
         (STATUS, {"Data Link": "0", "OP": "24602", "Cell ID": "864", "FwUpd": "-9"}),
         ("DI1:1 AIN1:0 DO2:1\r\n", {"DI1": "1", "AIN1": "0", "DO2": "1"}),
         ("GPS:1 Sat:7 Lat:-54.71 Time:6:56:59", {"Lat": "-54.71", "Time": "6:56:59"}),
@@ -109,3 +111,11 @@ def test_the_value_of_an_avl_id_is_read() -> None:
     assert io_of("I/O ID:3 Value:0") == {"3": "0"}
     assert io_of("IO ID:3 Value:0\r\n") == {"3": "0"}
     assert io_of("Unknown command or invalid format") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["1:" + ";" * 65_000, "a:b " * 16_000, "x " * 32_000, "Param ID:1 Val:" + "y;" * 32_000]
+)
+def test_a_reply_beyond_all_measure_is_not_looked_at(text: str) -> None:
+    """A frame has room for it, and time for it would be taken from all others."""
+    assert (parameters_of(text), pairs_of(text)) == (None, None)

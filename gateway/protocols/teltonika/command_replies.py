@@ -19,8 +19,13 @@ from __future__ import annotations
 
 import re
 
-KEYS_OF_WORDS = ("Data Link", "Cell ID", "Code Ver", "Device IMEI", "Device ID", "Modem App Ver", "Modem APP Ver")
+KEYS_OF_WORDS = (
+    "Data Link", "Cell ID", "Code Ver", "Device IMEI", "Device ID", "Modem App Ver", "Modem APP Ver", "Bootloader Ver",
+)  # fmt: skip
 """Keys with spaces; in all others a space ends the value before."""
+
+LONGEST = 4096
+"""Characters of a reply that are looked at: three times what the greatest known frame has room for."""
 
 _KEY = re.compile(rf"(?:^|(?<=\s))({'|'.join(KEYS_OF_WORDS)}|[A-Za-z][\w/]*):", re.ASCII)
 _LONG = re.compile(r"Param ID[: ]\s*(?P<id>\d{1,6}) (?:New )?(?:Value|Val|Text): ?(?P<value>.*)", re.S)
@@ -31,6 +36,8 @@ _IO = re.compile(r"(?:I/?O )?ID:\s*(?P<id>\d+)\s+Value:\s*(?P<value>\S+)")
 
 def parameters_of(text: str) -> dict[str, str] | None:
     """Parameter id -> value, of the reply to getparam or setparam."""
+    if len(text) > LONGEST:
+        return None
     found: dict[str, str] = {}
     last = ""
     for part in text.strip().removeprefix(_NEW).lstrip(": ").split(";"):
@@ -50,7 +57,7 @@ def pairs_of(text: str) -> dict[str, str] | None:
 
     One key alone is none: ``WARNING: no such command`` is a sentence.
     """
-    keys = list(_KEY.finditer(text.strip()))
+    keys = list(_KEY.finditer(text.strip())) if len(text) <= LONGEST else []
     if len(keys) < 2 or keys[0].start() != 0:
         return None
     ends = [*(key.start() for key in keys[1:]), len(text.strip())]
