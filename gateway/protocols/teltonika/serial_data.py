@@ -15,7 +15,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-WHITE = frozenset("\r\n\t")
+WHITE = str.maketrans("", "", "\r\n\t")
+"""Control characters that text may have."""
 MILLISECONDS_SIZE = 8
 """``timestamp_size`` of Codec 13 as it was until 2021."""
 
@@ -54,4 +55,4 @@ def text_of(payload: bytes) -> str | None:
         text = payload.decode()
     except UnicodeDecodeError:
         return None
-    return text if all(character.isprintable() or character in WHITE for character in text) else None
+    return text if text.translate(WHITE).isprintable() else None
