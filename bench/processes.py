@@ -99,6 +99,12 @@ class Gateway:
     process: Watched
     tracker_address: tuple[str, int]
     data_dir: Path
+    api_url: str
+
+    @property
+    def token(self) -> str:
+        """The master token."""
+        return (self.data_dir / "token").read_text().strip()
 
     def watched(self) -> dict[str, Watched]:
         """The gateway and its Redis."""
@@ -114,15 +120,18 @@ def running_gateway(readers: bool = True, mqtt_port: int | None = None, telemetr
     :param mqtt_port: an external broker on this host; None: the gateway's embedded one
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
-        port = free_port()
+        port, api_port = free_port(), free_port()
         conf = Path(data_dir) / "gateway.toml"
-        conf.write_text(_configuration(data_dir, port, readers, mqtt_port or free_port(), mqtt_port is None, telemetry))
+        mqtt = (mqtt_port or free_port(), mqtt_port is None)
+        conf.write_text(_configuration(data_dir, port, api_port, readers, *mqtt, telemetry))
         command = [str(TWISTD), "--nodaemon", f"--pidfile={data_dir}/twistd.pid", "--python", str(ROOT / "twistd.tac")]
         with running(command, "gateway ready", {"GATEWAY_CONF": str(conf)}) as process:
-            yield Gateway(process, ("127.0.0.1", port), Path(data_dir))
+            yield Gateway(process, ("127.0.0.1", port), Path(data_dir), f"http://127.0.0.1:{api_port}")
 
 
-def _configuration(data_dir: str, port: int, readers: bool, mqtt_port: int, embedded: bool, telemetry: bool) -> str:
+def _configuration(
+    data_dir: str, port: int, api_port: int, readers: bool, mqtt_port: int, embedded: bool, telemetry: bool
+) -> str:
     local = "interface=127.0.0.1"
     broker = (
         f'url = "embedded"\nlisten = "tcp:{mqtt_port}:{local}"\nlisten_ws = "tcp:{free_port()}:{local}"'
@@ -137,7 +146,7 @@ readers = {str(readers).lower()}
 {broker}
 telemetry = {str(telemetry).lower()}
 [api]
-listen = "tcp:{free_port()}:{local}"
+listen = "tcp:{api_port}:{local}"
 [limits]
 connections = 10000
 connections_per_address = 10000

@@ -315,3 +315,27 @@ def test_a_broken_off_read_leaves_nothing_behind(run, redis):
             await anext(chunks)
 
     run(scenario())
+
+
+def test_between_two_turns_there_is_as_much_time_for_others(run):
+    """However many want one; and a turn that fails ends as well."""
+
+    async def scenario() -> None:
+        turn, loop = ordered.Turn(), asyncio.get_running_loop()
+        turns: list[tuple[float, float]] = []
+
+        async def work(fails: bool) -> None:
+            async with turn:
+                began = loop.time()
+                while loop.time() < began + 0.005:
+                    pass  # as decoding messages does
+                turns.append((began, loop.time()))
+                if fails:
+                    raise ValueError
+
+        await asyncio.gather(*(work(n % 2 == 0) for n in range(6)), return_exceptions=True)
+        assert len(turns) == 6
+        for (began, ended), (next_began, _) in zip(turns, turns[1:], strict=False):
+            assert next_began - ended >= 0.9 * (ended - began)
+
+    run(scenario())

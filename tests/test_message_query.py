@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from gateway.api import message_query
 from gateway.api.errors import ApiError
 from gateway.api.message_query import DeviceMessagesQuery, Wishes
-from gateway.store.ordered import FOREVER
+from gateway.store.ordered import FOREVER, Turn
 from gateway.store.sources import Span
 
 
 def wishes(**query) -> Wishes:
-    return Wishes.of(msgspec.convert(query, DeviceMessagesQuery), asyncio.Lock())
+    return Wishes.of(msgspec.convert(query, DeviceMessagesQuery), Turn())
 
 
 def fulfil(run, messages: list[dict], chunk: int = 3, **query) -> list[dict]:

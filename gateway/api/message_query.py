@@ -6,7 +6,6 @@ number of messages are asked for, they go out as they are stored.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -23,6 +22,7 @@ from gateway.api.generalize import Generalizer
 from gateway.expressions import Context, Expression, ExpressionError, compile_filter
 from gateway.store.history import Chunks
 from gateway.store.masks import Masks
+from gateway.store.ordered import Turn
 from gateway.store.sources import Span
 
 SLICE = 0.002
@@ -83,7 +83,7 @@ class DeviceMessagesQuery(MessagesQuery, forbid_unknown_fields=True):
 class Wishes:
     """A query that was checked. ``turn`` is shared by all who work on messages: one slice at a time."""
 
-    turn: asyncio.Lock
+    turn: Turn
     count: int | None = None
     filter: Expression | None = None
     fields: Masks | None = None
@@ -92,7 +92,7 @@ class Wishes:
     _due: list[bytes] = field(init=False, factory=list)
 
     @classmethod
-    def of(cls, query: MessagesQuery, turn: asyncio.Lock) -> Wishes:
+    def of(cls, query: MessagesQuery, turn: Turn) -> Wishes:
         """Raises ApiError where the filter is no expression, or wishes do not go together."""
         wishes = cls(turn, query.count, _filter(query.filter), _fields(query.fields))
         if query.reverse and wishes.filter is not None and wishes.filter.needs_previous:
@@ -130,7 +130,6 @@ class Wishes:
             while at < len(texts):
                 async with self.turn:
                     at = self._work(texts, at)
-                await asyncio.sleep(0)
                 yield self._taken()
         if self.generalizer is not None:
             self._give(self.generalizer.end())

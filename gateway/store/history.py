@@ -6,7 +6,6 @@ older than ``messages_ttl``, and what was deleted, is not shown, also where the 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -15,7 +14,7 @@ from gateway.store.connection import Client, store_errors
 from gateway.store.hidden import Hidden, Range
 from gateway.store.items import Items
 from gateway.store.keys import ShardKeys
-from gateway.store.ordered import FOREVER, Page, Source, merged
+from gateway.store.ordered import FOREVER, Page, Source, Turn, merged
 from gateway.store.sources import Packets, SortedMessages, Span, microseconds
 
 Chunks = AsyncGenerator[list[bytes], None]
@@ -32,14 +31,14 @@ class ChannelHistory:
         items: Items,
         *,
         now: Callable[[], float] = time.time,
-        turn: asyncio.Lock | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._items = items
         self._now = now
-        self.turn = turn or asyncio.Lock()
-        """Whoever works on messages takes it for a slice of some milliseconds."""
+        self.turn = turn or Turn()
+        """Whoever works on messages takes it."""
         self.hidden = Hidden(redis, keys)
 
     async def read(self, channel_ids: Sequence[int], span: Span) -> Chunks:
@@ -99,14 +98,14 @@ class DeviceHistory:
         items: Items,
         *,
         now: Callable[[], float] = time.time,
-        turn: asyncio.Lock | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._items = items
         self._now = now
-        self.turn = turn or asyncio.Lock()
-        """Whoever works on messages takes it for a slice of some milliseconds."""
+        self.turn = turn or Turn()
+        """Whoever works on messages takes it."""
 
     async def read(self, device_ids: Sequence[int], span: Span) -> Chunks:
         """Messages of the devices, in one order; those of the same time in any. Raises StoreError."""

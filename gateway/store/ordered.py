@@ -19,12 +19,14 @@ from gateway.store.connection import Client, store_errors
 
 KiB, MiB = 1024, 1024 * 1024
 
-PAGE_BYTES = 256 * KiB
-"""Read at once, all sources together: some 2 ms of work. Larger pages are hardly faster, and trackers wait for them."""
+PAGE_BYTES = 128 * KiB
+"""Read at once, all sources together: some 1 ms of work. Larger pages are hardly faster, and trackers wait for them."""
 HELD_BYTES = 8 * MiB
 """Read ahead for a list of many sources."""
 SOURCES_AT_ONCE = 64
 """Read in one pipeline, some 1 ms."""
+REST_MOST = 0.05
+"""Seconds between two turns, also where Redis was slow."""
 FIRST_GUESS = 4 * KiB
 """Bytes of a row until the first page tells."""
 LEAST_ROWS = 2
@@ -111,14 +113,32 @@ class Source:
         self.is_exhausted = False
 
 
-async def merged(
-    redis: Client, sources: Sequence[Source], turn: asyncio.Lock | None = None
-) -> AsyncGenerator[Page, None]:
+class Turn:
+    """``async with`` it, whoever reads or works on much for a slice of some milliseconds.
+
+    One has it at a time, and between two there is as much time for others as the first one took: so reading, however
+    many do it, never takes more than half of what the process can do, and less when others have much to do.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._began = 0.0
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+        self._began = asyncio.get_running_loop().time()
+
+    async def __aexit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(min(REST_MOST, loop.time() - self._began), self._lock.release)
+
+
+async def merged(redis: Client, sources: Sequence[Source], turn: Turn | None = None) -> AsyncGenerator[Page, None]:
     """Everything that the sources have, in order of the keys. Pages may be empty. Raises StoreError.
 
-    Those who share a ``turn`` read one page at a time: however many lists are read, trackers wait for one page at most.
+    Those who share a ``turn`` read one page at a time.
     """
-    turn = turn or asyncio.Lock()
+    turn = turn or Turn()
     heap = [(source.head, place, source) for place, source in enumerate(sources)]
     heapq.heapify(heap)
     most_bytes = min(PAGE_BYTES // max(1, min(len(heap), SOURCES_AT_ONCE)), HELD_BYTES // max(1, len(heap)))
