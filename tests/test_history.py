@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import orjson
 import pytest
@@ -335,7 +336,7 @@ def test_between_two_turns_there_is_as_much_time_for_others(run):
 
         await asyncio.gather(*(work(n % 2 == 0) for n in range(6)), return_exceptions=True)
         assert len(turns) == 6
-        for (began, ended), (next_began, _) in zip(turns, turns[1:], strict=False):
+        for (began, ended), (next_began, _) in itertools.pairwise(turns):
             assert next_began - ended >= 0.9 * (ended - began)
 
     run(scenario())
