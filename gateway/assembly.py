@@ -109,7 +109,7 @@ class ReadersStage:
             mqtt.topics,
             lambda: list(store.items.devices),
             interval=settings.mqtt.telemetry_interval,
-            exists=store.items.devices.__contains__,
+            exists=lambda device_id: device_id in store.items.devices,  # the mirror is another one after a start
         )
         store.items.on_change.append(self._forget_telemetry)
         self._registrar = Registrar(
