@@ -78,6 +78,24 @@ def test_while_the_line_is_busy_nothing_is_fetched_or_sent() -> None:
     assert conversation.next_step(0, True) == Send(client)
 
 
+def test_it_is_eager_where_a_free_line_is_all_that_is_missing() -> None:
+    conversation = Conversation()
+    assert not conversation.is_eager
+    conversation.wake()
+    assert conversation.is_eager
+    conversation.next_step(0, True)
+    assert not conversation.is_eager
+    conversation.fetched(job())
+    assert conversation.is_eager
+    conversation.next_step(0, True)
+    conversation.ask(job())
+    assert not conversation.is_eager
+    conversation.answered()
+    assert conversation.is_eager
+    conversation.close()
+    assert not conversation.is_eager
+
+
 def test_what_was_fetched_waits_for_the_line() -> None:
     conversation = fetching()
     conversation.fetched(stored := job())
@@ -246,7 +264,9 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     @rule(is_line_free=st.booleans())
     def step(self, is_line_free: bool) -> None:
+        is_eager = self.conversation.is_eager
         step = self.conversation.next_step(self.now, is_line_free)
+        assert step is not None or not (is_eager and is_line_free)
         if isinstance(step, Fetch):
             assert is_line_free
             assert not self.fetching

@@ -107,6 +107,20 @@ def test_no_command_goes_out_while_a_packet_is_stored(run, there):
     run(scenario())
 
 
+def test_a_line_that_becomes_free_costs_nothing_where_nothing_waits(run, there):
+    """It does after each packet."""
+
+    async def scenario() -> None:
+        await there.start()
+        link = there.connect()
+        for _ in range(3):
+            link.begin_packet()
+            link.end_packet()
+            assert not there.dispatcher.is_busy
+
+    run(scenario())
+
+
 def test_a_command_without_an_answer_is_sent_again_and_then_given_up(run, there):
     """At most as often as it may be; each attempt is told."""
 

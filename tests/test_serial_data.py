@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import parameters
 from gateway.message import decode, encode, message_key
+from gateway.protocols.teltonika.datagram import acknowledge_datagram, build_datagram, receive_datagram, said_in
 from gateway.protocols.teltonika.exchange import CommandReceived
 from gateway.protocols.teltonika.frame import body_of
 from gateway.protocols.teltonika.serial_data import message_of, text_of
@@ -109,6 +110,20 @@ def test_whatever_is_said_is_in_the_message(codec: int, type: int, payload: byte
     assert [name for name in message if parameters.find(name) is None] == []
     again = message["payload.text"].encode() if "payload.text" in message else bytes.fromhex(message["payload.hex"])
     assert again == payload
+
+
+@pytest.mark.parametrize("vector", ["syn-0c-ok-crlf", "wiki-codec13-2024-hello", "wiki-codec15-hello"])
+def test_over_udp_the_same_is_said(vector: str) -> None:
+    """And is not answered."""
+    event = receive_datagram(build_datagram(IMEI, body_of(VECTORS[vector]), 0xCAFE, 5))
+    assert said_in(event) == [said(vector)]
+    assert acknowledge_datagram(event, 1) == b""
+
+
+@pytest.mark.parametrize("body", [b"", b"\x0c\x01", b"\x07\x01\x01", FACTORY.body(records=2)])
+def test_a_datagram_of_another_kind_says_nothing(body: bytes) -> None:
+    """An undecodable one is kept as a whole, one of records has them."""
+    assert said_in(receive_datagram(build_datagram(IMEI, body, 0xCAFE, 5))) == []
 
 
 @pytest.mark.parametrize("payload", [b"\0", b"\x1b[0m", b"\xff\xfe", "a\u200eb".encode(), b"\x7f"])

@@ -101,6 +101,11 @@ class Conversation:
         """When to ask for the next step at the latest; never: infinity."""
         return min([self._until, *(job.deadline for job in self._clients)])
 
+    @property
+    def is_eager(self) -> bool:
+        """Whether there is something to be said as soon as the line is free."""
+        return self._state is State.HOLDING or (self._state is State.IDLE and (self._may_fetch or bool(self._clients)))
+
     # -- what happens
 
     def ask(self, job: Job) -> bool:

@@ -106,9 +106,9 @@ class Dispatcher:
             self._stir(talk)
 
     def line_changed(self, device_id: int) -> None:
-        """The connection may have become free: a packet was acknowledged, say."""
+        """The connection may have become free: a packet was acknowledged, say. That happens often, so it is cheap."""
         talk = self._talks.get(device_id)
-        if talk is not None:
+        if talk is not None and talk.conversation.is_eager:
             self._stir(talk)
 
     def answered(self, device_id: int, link: Link, payload: bytes, refusal: str = "") -> bool:
@@ -126,6 +126,11 @@ class Dispatcher:
     def is_connected(self, device_id: int) -> bool:
         """Whether the device can be reached from here."""
         return device_id in self._talks
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is being done just now."""
+        return bool(self._tasks)
 
     # -- what clients want
 

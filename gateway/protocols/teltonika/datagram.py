@@ -21,6 +21,7 @@ from gateway.protocols.teltonika import border, wire
 from gateway.protocols.teltonika.bulk import Fields
 from gateway.protocols.teltonika.frame import MAX_IMEI_LENGTH
 from gateway.protocols.teltonika.wire_commands import BODIES as COMMAND_BODIES
+from gateway.protocols.teltonika.wire_commands import Message, decode_command
 
 NOT_USABLE = 1
 
@@ -71,6 +72,20 @@ def receive_datagram(data: bytes) -> DatagramEvent:
     except DecodeError as error:
         count = wire.declared_count(body)
         return DatagramRejected(error.reason, imei, count, packet_id, avl_packet_id, body, data, detail=str(error))
+
+
+def said_in(event: DatagramEvent) -> list[Message]:
+    """What a datagram of Codec 12 to 15 says, as serial_data.message_of takes it; nothing where it is another one.
+
+    Trackers that pass on a serial port may do so over UDP (wiki, page Codec, Codec 15). There is no answer to it.
+    """
+    if not event.body or event.body[0] not in COMMAND_BODIES:
+        return []
+    try:
+        decoded = decode_command(event.body)
+    except DecodeError:
+        return []
+    return [{"codec_id": decoded["codec_id"], **message} for message in decoded["messages"]]
 
 
 def acknowledge_datagram(event: DatagramEvent, count: int) -> bytes:
