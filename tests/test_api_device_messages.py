@@ -95,6 +95,34 @@ def test_paging_misses_nothing_and_sees_nothing_twice(run, redis, micros, count)
     run(scenario())
 
 
+def test_a_list_that_is_sent_while_messages_are_registered_is_whole(run, redis):
+    """Each message that was there comes once, though others merge into it and more come before and behind."""
+
+    async def scenario() -> None:
+        async with messages_gateway(redis) as there:
+            times = range(BASE, BASE + 3000)
+            await store(redis, 1, times, filler="x" * 1000)
+
+            async def post() -> None:
+                for n in range(0, 3000, 100):
+                    own = [{"timestamp": BASE + n, "more": n}, {"timestamp": BASE + n + 0.5}, {"timestamp": BASE - 4000 + n}]
+                    await there.post(URL, own)
+
+            posting = asyncio.ensure_future(post())
+            rounds = 0
+            while not posting.done() or not rounds:
+                found = [message["timestamp"] for message in await there.get(URL, data={"from": BASE})]
+                assert found == sorted(set(found))
+                assert set(times) <= set(found)
+                rounds += 1
+            await posting
+            found = await there.get(URL)
+            assert len(found) == 3060
+            assert sum("more" in message and "filler" in message for message in found) == 30
+
+    run(scenario())
+
+
 def test_a_posted_message_can_be_read_when_the_call_ends(scene):
     """It has the ident and the device's own parameters, updates telemetry, and is in the device log."""
 
