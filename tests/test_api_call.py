@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from gateway.api.call import ENTRIES_MOST, convert, convert_entries, parse_json
 from gateway.api.errors import ApiError
@@ -15,6 +15,18 @@ class New(Struct, forbid_unknown_fields=True):
     name: str
     ttl: Annotated[int, Meta(ge=0, le=10)] = 1
     configuration: dict[str, int] = {}
+    start: int = field(name="from", default=0)
+
+
+class Part(Struct):
+    level: Literal[1, 2, 3]
+
+
+class Chosen(Struct):
+    kind: Literal["large", "small"] | None = None
+    parts: Annotated[list[Part], Meta(max_length=2)] = []
+    named: dict[str, Part] = {}
+    only: Literal[0] = 0
 
 
 @pytest.mark.parametrize(
@@ -41,7 +53,30 @@ def test_an_unknown_field_comes_with_those_that_there_are():
     """As flespi's schema_hint."""
     with pytest.raises(ApiError) as raised:
         convert({"nmae": "x"}, New, "the body")
-    assert raised.value.details["schema_hint"] == ["name", "ttl", "configuration"]
+    assert raised.value.details["schema_hint"] == ["name", "ttl", "configuration", "from"]
+
+
+def test_a_field_of_a_part_is_named_with_what_it_is_a_part_of():
+    """As if the client had sent the whole."""
+    with pytest.raises(ApiError) as raised:
+        convert({"ttl": 1}, New, "configuration", within="configuration")
+    assert raised.value.details["field"] == "configuration.name"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"kind": "big"}, "item: Invalid enum value 'big'; it should be large or small (kind)"),
+        ({"parts": [{"level": 4}]}, "item: Invalid enum value 4; it should be 1, 2 or 3 (parts[0].level)"),
+        ({"named": {"a": {"level": 4}}}, "item: Invalid enum value 4; it should be 1, 2 or 3 (named[...].level)"),
+        ({"only": 7}, "item: Invalid enum value 7; it should be 0 (only)"),
+    ],
+)
+def test_a_value_that_is_none_of_the_possible_ones_comes_with_those(value: dict, reason: str):
+    """Wherever it stands."""
+    with pytest.raises(ApiError) as raised:
+        convert(value, Chosen, "item")
+    assert raised.value.reason == reason
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b"\xff", b'{"a": NaN}', b'"\\ud800"', b"[" * 100_000])

@@ -7,7 +7,7 @@ import pytest
 from gateway.api.answers import Answer
 from gateway.api.errors import ApiError
 from gateway.api.nouns import operations
-from gateway.api.operations import Operation, Router
+from gateway.api.operations import Operation, Right, Router
 
 
 async def nothing(call) -> Answer:
@@ -19,7 +19,8 @@ CREATE = Operation("POST", "/gw/devices", nothing, "create")
 TELEMETRY = Operation("GET", "/gw/devices/{devices}/telemetry/{parameters}", nothing, "telemetry")
 QUEUE = Operation("GET", "/gw/devices/{devices}/commands-queue", nothing, "queue")
 DESCRIPTION = Operation("GET", "/gw/api.json", nothing, "description")
-ROUTER = Router([LIST, CREATE, TELEMETRY, QUEUE, DESCRIPTION])
+OWN = Operation("GET", "/gw/own", nothing, "own", access=Right("gw/devices"))
+ROUTER = Router([LIST, CREATE, TELEMETRY, QUEUE, DESCRIPTION, OWN])
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ ROUTER = Router([LIST, CREATE, TELEMETRY, QUEUE, DESCRIPTION])
         ("GET", "gw/devices/1,2/telemetry/a.b,c", TELEMETRY, {"devices": "1,2", "parameters": "a.b,c"}),
         ("GET", "gw/devices/1/commands-queue", QUEUE, {"devices": "1"}),
         ("GET", "gw/api.json", DESCRIPTION, {}),
+        ("HEAD", "gw/api.json", DESCRIPTION, {}),
     ],
 )
 def test_a_path_leads_to_its_operation(method: str, path: str, operation: Operation, values: dict[str, str]):
@@ -49,6 +51,8 @@ def test_a_path_leads_to_its_operation(method: str, path: str, operation: Operat
         ("GET", "gw/devices//telemetry/a", 404),
         ("PUT", "gw/devices", 405),
         ("BREW", "gw/devices/1", 405),
+        ("HEAD", "gw/devices", 405),
+        ("HEAD", "gw/own", 405),
     ],
 )
 def test_no_operation_is_404_or_405(method: str, path: str, status: int):

@@ -212,6 +212,7 @@ def test_errors_are_answers(run, rest, path: str, status: int, code: int):
     response = run(there.request("GET", path))
     assert (response.status_code, response.json()["errors"][0]["code"]) == (status, code)
     assert "Traceback" not in response.text
+    assert response.headers["content-type"] == "application/json"  # the path is in the reason: no page for a browser
     assert ("retry-after" in response.headers) == (status == 503)
 
 
@@ -219,6 +220,14 @@ def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(run, re
     """As HTTP wants it: 405 with Allow."""
     response = run(rest().request("PUT", "/echo", json=[]))
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+def test_head_is_get_without_the_body(run, rest):
+    """Who watches over services asks so."""
+    there = rest()
+    head, get = (run(there.client.request(method, "/open")) for method in ("HEAD", "GET"))
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(get.content))
 
 
 def test_an_answer_that_breaks_off_does_not_look_whole(run, rest):

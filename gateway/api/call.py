@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
@@ -12,15 +11,13 @@ from attrs import define, field, frozen
 from gateway.api.errors import ApiError
 from gateway.api.operations import Operation
 from gateway.api.parts import Parts
+from gateway.api.refusals import refusal
 from gateway.store.access import Access
 from gateway.store.tokens import Token
 
 DEPTH_MOST = 32
 """Levels of a JSON text; what is stored must be written again, and writers have limits of their own."""
 ENTRIES_MOST = 10_000
-PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
-UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
-MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
 
 T = TypeVar("T")
 
@@ -91,28 +88,12 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
-def convert(value: Any, kind: Any, what: str, *, strict: bool = True, names_hint: bool = True) -> Any:
-    """``value`` as the msgspec type ``kind``. Raises ApiError that names the field."""
+def convert(value: Any, kind: Any, what: str, *, strict: bool = True, within: str = "") -> Any:
+    """``value`` as the msgspec type ``kind``. Raises ApiError that names the field, as a part of ``within``."""
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), kind, what, names_hint) from None
-
-
-def _refusal(text: str, kind: Any, what: str, names_hint: bool) -> ApiError:
-    place = PLACE.search(text)
-    path = (place["path"] if place else "").lstrip(".")
-    reason = PLACE.sub("", text)
-    named = UNKNOWN.search(text) or MISSING.search(text)
-    name = ".".join(part for part in (path, named["name"] if named else "") if part)
-    hint = _field_names(kind) if names_hint and UNKNOWN.search(text) and not path else None
-    return ApiError.bad_request(
-        f"{what}: {reason}" + (f" ({name})" if path else ""), field=name or None, schema_hint=hint
-    )
-
-
-def _field_names(kind: Any) -> list[str] | None:
-    return list(kind.__struct_fields__) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+        raise refusal(str(error), kind, what, within) from None
 
 
 def item_type(body: Any) -> Any:

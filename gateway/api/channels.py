@@ -172,7 +172,7 @@ def _changed(old: Channel, values: Json) -> Channel:
     """Raises ApiError."""
     if "configuration" in values:
         wanted = {"listen": old.listen, **values["configuration"]} if old.listen else values["configuration"]
-        values["configuration"] = given(convert(wanted, ChannelConfiguration, "configuration"))
+        values["configuration"] = given(convert(wanted, ChannelConfiguration, "configuration", within="configuration"))
         _check_listen(values["configuration"].get("listen", ()), old.listen)
     return evolve(old, **values)
 

@@ -152,7 +152,9 @@ async def patch_devices(call: Call) -> Answer:
             name: merged(getattr(old, name), values[name]) for name in ("configuration", "metadata") if name in values
         }
         if "configuration" in objects:
-            objects["configuration"] = given(convert(objects["configuration"], DeviceConfiguration, "configuration"))
+            objects["configuration"] = given(
+                convert(objects["configuration"], DeviceConfiguration, "configuration", within="configuration")
+            )
         return evolve(old, **{**values, **objects})
 
     return await _change(call, change)

@@ -99,10 +99,15 @@ class Router:
             node.operations[operation.method] = (operation, operation.variables)
 
     def find(self, method: str, segments: Sequence[str]) -> tuple[Operation, dict[str, str]]:
-        """The operation, and the values of the variables in its path. Raises ApiError: 404, 405."""
+        """The operation, and the values of the variables in its path. Raises ApiError: 404, 405.
+
+        HEAD is GET without the body for what needs no token: those who watch over services ask so.
+        """
         node, values = self._walk(segments)
         if node is None or not node.operations:
             raise ApiError.no_route(f"there is no /{'/'.join(segments)[:200]}: /gw/api.json describes what there is")
+        if method == "HEAD" and "GET" in node.operations and node.operations["GET"][0].access is None:
+            method = "GET"
         if method not in node.operations:
             allowed = ", ".join(sorted(node.operations))
             raise ApiError.wrong_method(f"{method[:20]} is not possible here, but {allowed}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -65,6 +66,7 @@ class ApiResource(Resource):
         name = "none"
         outlet = Outlet(request)
         try:
+            request.set_header("content-type", "application/json")  # else Twisted says text/html
             self._allow_origin(request)
             if request.method == b"OPTIONS":
                 answer = self._preflight(request)
@@ -156,6 +158,10 @@ class FastGzip(GzipEncoderFactory):
     """gzip for those who accept it."""
 
     compressLevel = GZIP_LEVEL
+
+    def encoderForRequest(self, request: Request) -> Any:
+        """None: the answer goes out as it is. To HEAD too, for an encoder writes its end where there is no body."""
+        return super().encoderForRequest(request) if request.method != b"HEAD" else None  # type: ignore[no-untyped-call]
 
 
 class ApiSite(Site):
