@@ -156,7 +156,11 @@ def test_certificates_are_renewed_while_the_gateway_runs(
         await connection.send(packets.make().data)
         assert await connection.acknowledged() == 2
         async with httpx.AsyncClient(verify=server_only) as client:
-            assert (await client.get(f"https://127.0.0.1:{api_port}/health")).status_code == 200
+            description = await client.get(
+                f"https://127.0.0.1:{api_port}/gw/api.json", headers={"Authorization": f"FlespiToken {gateway.token}"}
+            )
+            assert "/gw/channels" in description.text
+            assert description.json()["openapi"]
         connection.vanish()
         assert await gateway.stop() == 0
         assert "Traceback" not in gateway.stderr
