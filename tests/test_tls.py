@@ -217,7 +217,7 @@ def test_no_common_cipher_is_said(run, redis, site):
 def test_a_client_certificate_is_asked_for_where_an_authority_is_given(run, redis, site):
     """None, and one of somebody else, are refused, each with its own line; an intermediate authority counts."""
     intermediate = Authority("Half of the fleet", FLEET)
-    authorities = site.path("fleet.pem", FLEET.pem)
+    authorities = site.path("fleet.pem", FLEET.pem * 2)  # twice does no harm
 
     async def scenario() -> None:
         async with listening(redis, site.spec(clientCA=authorities)) as there:

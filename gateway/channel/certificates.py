@@ -6,8 +6,6 @@ A renewed certificate is found at a handshake, a few seconds later at most. Wher
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,24 +13,18 @@ from datetime import UTC, datetime
 from attrs import define, frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from gateway import metrics
+from gateway.channel.pem import PrivateKey, certificates, date_of, private_key, read
 from gateway.errors import ConfigError
-
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448PrivateKey
 
 LOOK_EVERY = 5.0
 """Seconds between two looks at the files' dates."""
-FILE_MOST = 1024 * 1024
 DAY = 86400.0
 WARN_BEFORE = 14 * DAY
 """A certificate that ends so soon should have been renewed: programs that renew them do it 30 days before."""
@@ -142,7 +134,7 @@ class Certificates:
         """What differs when a file is another one, or was written again."""
         files = self._options.files
         paths = (files.privateKey, files.certKey, files.extraCertChain, files.clientCA, files.dhParameters)
-        return [_date_of(path) for path in paths if path]
+        return [date_of(path) for path in paths if path]
 
     def _warn_of_the_end(self) -> None:
         now = self._wall()
@@ -159,25 +151,27 @@ class Certificates:
 def load(options: TlsOptions) -> Loaded:
     """Read all files. Raises ConfigError that names the file, and what would be right."""
     files = options.files
-    key = _private_key(files.privateKey)
+    key = private_key(files.privateKey)
     name, path = ("certKey", files.certKey) if files.certKey else ("privateKey", files.privateKey)
-    chain = _certificates(name, path)
-    if _public(key.public_key()) != _public(chain[0].public_key()):
-        raise ConfigError(
-            f"privateKey={files.privateKey} does not belong to {name}={path}, whose first certificate is "
-            f"{_name(chain[0])}: the first one must be this server's own"
-        )
+    chain = certificates(name, path)
     if files.extraCertChain:
-        chain += _certificates("extraCertChain", files.extraCertChain)
-    authorities = _certificates("clientCA", files.clientCA) if files.clientCA else []
+        chain += certificates("extraCertChain", files.extraCertChain)
+    authorities = certificates("clientCA", files.clientCA) if files.clientCA else []
     try:
+        if _public(key.public_key()) != _public(chain[0].public_key()):
+            raise ConfigError(
+                f"privateKey={files.privateKey} does not belong to {name}={path}, whose first certificate is "
+                f"{_name(chain[0])}: the first one must be this server's own"
+            )
         context = _context(options, key, chain, authorities)
-    except SSL.Error as error:
+        return Loaded(context, _name(chain[0]), chain[0].not_valid_after_utc.timestamp())
+    except (SSL.Error, crypto.Error) as error:
         raise ConfigError(f"OpenSSL refuses {name}={path}: {reason_of(error)}") from error
-    return Loaded(context, _name(chain[0]), chain[0].not_valid_after_utc.timestamp())
+    except (ValueError, UnsupportedAlgorithm) as error:  # what cryptography reads only when it is asked for
+        raise ConfigError(f"{name}={path} has a certificate that cannot be used: {error}") from error
 
 
-def reason_of(error: SSL.Error) -> str:
+def reason_of(error: SSL.Error | crypto.Error) -> str:
     """OpenSSL's own words, such as "no shared cipher"; empty where it has none."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return str(entries[-1][-1]) if entries else ""
@@ -210,7 +204,7 @@ def _context(
 
 
 def _use_dh_parameters(context: SSL.Context, path: str) -> None:
-    _read("dhParameters", path)  # OpenSSL reads it by itself, and would wait for a pipe
+    read("dhParameters", path)  # OpenSSL reads it by itself, and would wait for a pipe
     try:
         context.load_tmp_dh(path)
     except SSL.Error as error:
@@ -231,71 +225,6 @@ def _require_client_certificate(context: SSL.Context, authorities: list[x509.Cer
 
 def _as_openssl_says(_connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, ok: int) -> bool:
     return bool(ok)
-
-
-def _private_key(path: str) -> PrivateKey:
-    data = _read("privateKey", path)
-    try:
-        key = load_pem_private_key(data, password=None)
-    except TypeError as error:
-        raise ConfigError(
-            f"privateKey={path} is encrypted, and nobody is there to type its passphrase: "
-            "store it without one (openssl pkey -in FILE -out NEW), readable by the gateway's user alone"
-        ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(
-            f"privateKey={path} is no private key: right is PEM, a block -----BEGIN PRIVATE KEY-----"
-        ) from error
-    if not isinstance(key, PrivateKey):
-        raise ConfigError(f"privateKey={path} is of a kind that TLS does not use: right is RSA or EC")
-    return key
-
-
-def _certificates(name: str, path: str) -> list[x509.Certificate]:
-    data = _read(name, path)
-    try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        raise ConfigError(
-            f"{name}={path} has no certificate that can be read: right is PEM, blocks -----BEGIN CERTIFICATE-----"
-        ) from error
-
-
-def _read(name: str, path: str) -> bytes:
-    """A regular file, whole. Raises ConfigError. Never waits, as opening a pipe would."""
-    try:
-        data = _read_file(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{name}={path}: {error.strerror}: right is a PEM file that the gateway's user can read"
-        ) from error
-    except ValueError as error:  # a null byte in the path
-        raise ConfigError(f"{name}={path!r} is no path of a file") from error
-    if data is None:
-        raise ConfigError(f"{name}={path} is not a file")
-    if len(data) > FILE_MOST:
-        raise ConfigError(f"{name}={path} is larger than {FILE_MOST} bytes: right is a PEM file")
-    return data
-
-
-def _read_file(path: str) -> bytes | None:
-    """Its first bytes; None: it is something else than a file."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return None
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(FILE_MOST + 1)
-    finally:
-        os.close(handle)
-
-
-def _date_of(path: str) -> tuple[int, ...] | None:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 def _public(key: object) -> bytes:
