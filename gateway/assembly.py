@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from gateway.channel.channels import PORTS, Channels
 from gateway.channel.connections import Limits
 from gateway.channel.endpoints import parse_range
+from gateway.commanding import CommandsStage
 from gateway.errors import StoreError
 from gateway.mqtt.broker import EmbeddedBroker
 from gateway.mqtt.client import BrokerAddress, MqttClient
@@ -172,7 +173,13 @@ class ChannelsStage:
     name = "channels"
 
     def __init__(
-        self, reactor: Any, settings: Settings, store: StoreStage, mqtt: MqttStage, background: Background
+        self,
+        reactor: Any,
+        settings: Settings,
+        store: StoreStage,
+        mqtt: MqttStage,
+        commands: CommandsStage,
+        background: Background,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -188,6 +195,7 @@ class ChannelsStage:
             on_presence=self._presence,
             ports=parse_range(settings.api.channel_ports) or PORTS,
             observer=store.observation.recorder,
+            lines=commands.lines,
         )
 
     async def start(self) -> None:

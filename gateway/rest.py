@@ -9,6 +9,7 @@ from gateway.api.health import Health, of_broker, of_channels
 from gateway.api.parts import Parts
 from gateway.api.server import ApiServer
 from gateway.assembly import ChannelsStage, MqttStage, ReadersStage
+from gateway.commanding import CommandsStage
 from gateway.settings import Settings
 from gateway.storage import StoreStage
 from gateway.store.lag import StoreWatch
@@ -26,6 +27,7 @@ class RestStage:
         store: StoreStage,
         mqtt: MqttStage,
         readers: ReadersStage,
+        commands: CommandsStage,
         channels: ChannelsStage,
     ) -> None:
         watch = _store_watch(store, readers)
@@ -39,6 +41,7 @@ class RestStage:
             settings=settings,
             redis=store.redis,
             keys=store.keys,
+            turn=store.history.turn,
             items=store.items,
             history=store.history,
             device_history=store.device_history,
@@ -52,6 +55,9 @@ class RestStage:
             gate=store.gate,
             tokens=store.tokens,
             failures=store.failures,
+            orders=commands.orders,
+            commands=store.commands,
+            device_settings=store.device_settings,
             channels=channels.channels,
             connections=channels.channels.connections,
             exposition=Exposition(watch, store.gate, gauges),

@@ -15,6 +15,7 @@ import gateway
 from gateway import config
 from gateway.assembly import ChannelsStage, MqttStage, ReadersStage
 from gateway.channel.channels import Channels
+from gateway.commanding import CommandsStage
 from gateway.errors import ConfigError, GatewayError
 from gateway.log import Observer, adopt_standard_library, open_log
 from gateway.mqtt.client import BrokerAddress
@@ -61,9 +62,10 @@ def make_service(settings: Settings, reopen_log: Callable[[], None] | None = Non
         except ConfigError as error:
             raise ConfigError(f"{settings.source}: {error}") from error
         readers = ReadersStage(settings, store, mqtt, background())
-        channels = ChannelsStage(reactor, settings, store, mqtt, background())
-        rest = RestStage(reactor, settings, store, mqtt, readers, channels)
-        stages = (store, mqtt, readers, channels, rest)
+        commands = CommandsStage(store, background())
+        channels = ChannelsStage(reactor, settings, store, mqtt, commands, background())
+        rest = RestStage(reactor, settings, store, mqtt, readers, commands, channels)
+        stages = (store, mqtt, readers, commands, channels, rest)
         return stages, lambda: print_ready(settings, store, channels.channels, rest.server.url, token_file)
 
     service = Stages(assemble, reactor, reopen_log)

@@ -15,6 +15,7 @@ from gateway.observation import Observation
 from gateway.provision import apply_channels, apply_devices
 from gateway.settings import Settings
 from gateway.stages import Background
+from gateway.store.commands import CommandQueue
 from gateway.store.connection import connect, store_errors, without_password
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.failures import Failures
@@ -28,6 +29,7 @@ from gateway.store.messages import DeviceMessages
 from gateway.store.polls import Polls
 from gateway.store.posted import Posted
 from gateway.store.reader import LogReader
+from gateway.store.settings import DeviceSettings
 from gateway.store.telemetry import Telemetry
 from gateway.store.tokens import Tokens
 
@@ -72,6 +74,8 @@ class StoreStage:
         self.device_history = DeviceHistory(self.redis, self.keys, self.items, turn=self.history.turn)
         self.polls = Polls(self.redis, self.keys, self.history)
         self.posted = Posted(self.redis, self.keys)
+        self.commands = CommandQueue(self.redis, self.keys)
+        self.device_settings = DeviceSettings(self.redis, self.keys)
         self.tokens = Tokens(self.redis, master_key)
         self.failures = Failures()
         self.observation = Observation(self.redis, self.keys, self.items)

@@ -34,6 +34,7 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
         frozenset(
             [
                 "assembly",
+                "commanding",
                 "config",
                 "log",
                 "observation",

@@ -6,6 +6,8 @@ from typing import Any
 
 from attrs import define, field
 
+from gateway.store.ordered import Turn
+
 
 @define
 class Parts:
@@ -28,7 +30,12 @@ class Parts:
     gate: Any = None
     exposition: Any = None
     health: Any = None
+    orders: Any = None
+    commands: Any = None
+    device_settings: Any = None
     settings: Any = None
     redis: Any = None
     keys: Any = None
+    turn: Turn = field(factory=Turn)
+    """Of all who work on much, be it messages or items."""
     others: dict[str, Any] = field(factory=dict)

@@ -19,6 +19,7 @@ from gateway.channel.connections import Connections, Limits, OnPresence
 from gateway.channel.datagrams import TrackerDatagrams
 from gateway.channel.endpoints import port_of
 from gateway.channel.intake import Intake
+from gateway.channel.lines import Lines
 from gateway.channel.listening import Listening
 from gateway.channel.observer import Observer
 from gateway.channel.ports import PortRange
@@ -54,6 +55,7 @@ class Channels:
         ports: range = PORTS,
         now: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
+        lines: Lines | None = None,
     ) -> None:
         """``ports`` are for channels that are created without endpoints of their own."""
         self._reactor = reactor
@@ -66,6 +68,7 @@ class Channels:
         self._is_stopping = False
         self.ports = PortRange(ports, items)
         self._observer = observer
+        self._lines = lines
         self.connections = Connections(limits, on_presence, now, device_for=items.device_for)
         gate.subscribe(self, self._gate_changed)
 
@@ -214,7 +217,16 @@ class Channels:
 
     def _intake(self, channel: Channel) -> Intake:
         protocol = PROTOCOLS[channel.protocol_id]
-        return Intake(channel, protocol, self._items, self._writer, self._gate, self._limits.devices, self._observer)
+        return Intake(
+            channel,
+            protocol,
+            self._items,
+            self._writer,
+            self._gate,
+            self._limits.devices,
+            self._observer,
+            self._lines,
+        )
 
     def _datagrams(self, intake: Intake) -> TrackerDatagrams:
         return TrackerDatagrams(intake, self._limits.pending_packets_udp)

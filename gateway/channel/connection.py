@@ -7,8 +7,9 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 from typing import Protocol as Interface
 
 from twisted.python.failure import Failure
@@ -18,11 +19,12 @@ from gateway.channel.counted import CountedConnection
 from gateway.channel.intake import Intake
 from gateway.channel.observer import SHOWN_BYTES, Decision
 from gateway.channel.transport import keep_alive, kind_of, peer_of
-from gateway.errors import ProtocolViolation, StoreError
+from gateway.errors import OutOfTurn, ProtocolViolation, StoreError
 from gateway.protocols.catalog import Normalizer
 from gateway.protocols.teltonika.session import (
     NEED_DATA,
     PAUSED,
+    CommandAnswered,
     CommandReceived,
     Event,
     IdentReceived,
@@ -33,6 +35,8 @@ from gateway.store.event_codes import CloseCode
 from gateway.store.items import Channel
 
 EVENTS_AT_ONCE = 8
+UNASKED_MOST = 200
+"""Messages of what a tracker said unasked that wait for storage, until no more is read."""
 LOG_FIRST, LOG_EVERY = 3, 1000
 
 
@@ -70,7 +74,10 @@ class TrackerConnection(CountedConnection):
         self._is_draining = False
         self._is_advancing = False
         self._rejections = 0
+        self._unasked = 0
         self._taken = 0.0
+        self._device_id: int | None = None
+        self._is_line_wanted = False
 
     # -- what Twisted calls
 
@@ -102,9 +109,33 @@ class TrackerConnection(CountedConnection):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._is_closing = True
+        self._leave_line()
         if self in self._connections:
             self._connections.remove(self)
             self._intake.observer.closed(self, *self._ended(reason))
+
+    # -- what those who command the device call
+
+    @property
+    def may_send_command(self) -> bool:
+        """Whether a command can go out just now; if not, the line is told of as soon as one can."""
+        is_taking = not (self._is_closing or self._is_draining or self._is_storing) and self._intake.gate.is_open
+        may_send = is_taking and self._session.may_send_command
+        self._is_line_wanted = not may_send
+        return may_send
+
+    def send_command(self, payload: bytes, codec_id: int) -> None:
+        """Send it. Raises OutOfTurn where that cannot be, EncodeError."""
+        if self._is_closing:
+            raise OutOfTurn("the connection is being closed")
+        frame = self._session.send_command(payload, codec_id)
+        self._write(frame)
+        if self._intake.packets_ttl:
+            self._intake.observer.sent(self, frame)
+
+    def abandon_command(self) -> None:
+        """Its answer is not waited for any longer, or none is due. Raises OutOfTurn."""
+        self._session.abandon_command()
 
     # -- what channels call
 
@@ -120,6 +151,10 @@ class TrackerConnection(CountedConnection):
         elif not self._is_storing and not self._is_closing:
             self._read(True)
             self._advance()
+
+    def close(self, why: str, code: CloseCode, *, is_routine: bool = False) -> None:
+        super().close(why, code, is_routine=is_routine)
+        self._leave_line()
 
     def said(self) -> bytes:
         """The beginning of what it sent and could not be used yet."""
@@ -147,12 +182,13 @@ class TrackerConnection(CountedConnection):
         for _ in range(EVENTS_AT_ONCE):
             if self._is_closing or self._is_draining:
                 return
-            if not self._intake.gate.is_open:
+            if not self._intake.gate.is_open or self._unasked >= UNASKED_MOST:
                 self._read(False)
                 return
             event = self._session.next_event()
             if event is NEED_DATA:
                 self._read(True)
+                self._offer_line()
                 return
             if event is PAUSED:
                 return
@@ -171,8 +207,34 @@ class TrackerConnection(CountedConnection):
             self._intake.decide(event.ident, partial(self._answer_ident, event))
         elif isinstance(event, PacketRejected):
             self._reject(event)
-        elif isinstance(event, CommandReceived):
-            metrics.count("command_responses", channel=self._intake.channel.name)
+        else:
+            self._hear(event)
+
+    def _hear(self, event: CommandReceived | CommandAnswered) -> None:
+        """An answer goes to whoever waits for it; what nobody waits for is a message."""
+        metrics.count("command_responses", channel=self._intake.channel.name)
+        is_awaited = (
+            isinstance(event, CommandAnswered)
+            and self._device_id is not None
+            and self._intake.lines.answered(self._device_id, self, event.payload, event.refusal)
+        )
+        if not is_awaited:
+            self._tell(event.message)
+
+    def _tell(self, said: Mapping[str, Any]) -> None:
+        assert self.ident is not None
+        self._unasked += 1
+        self._intake.say(self.ident, self.peer, [said], self._told)
+
+    def _told(self, error: StoreError | None) -> None:
+        """It is a message now, or lost: a tracker says it once."""
+        self._unasked -= 1
+        if error is None:
+            self.msgs += 1
+        elif not self._is_closing:
+            self.log.info("what {ident} said unasked is lost: {error}", ident=self.ident, error=str(error))
+        if not self._is_reading and self._unasked < UNASKED_MOST and not self._is_advancing:
+            self._go_on()
 
     def _answer_ident(self, event: IdentReceived, decision: Decision) -> None:
         if self._is_closing:
@@ -202,6 +264,7 @@ class TrackerConnection(CountedConnection):
         self.key = (self._intake.channel.protocol_id, event.ident)
         self._connections.identify(self, self.key)
         self._intake.observer.identified(self, event.login, verdict)
+        self._take_line(event.ident)
         if self._intake.packets_ttl and self._session.buffered:
             self._intake.observer.received(self, self._session.unread(self._session.buffered))
         self._advance_later()
@@ -251,11 +314,32 @@ class TrackerConnection(CountedConnection):
         elif stored != count:
             self._intake.observer.answered(self, answer)
         self._advance_later()
+        if self._is_line_wanted:
+            self._offer_line()
 
     def _advance_later(self) -> None:
         """Go on with what is buffered; in the common case, nothing is, and the transport was never paused."""
         if not self._is_advancing and (self._session.buffered or not self._is_reading):
             self._advance()
+
+    # -- the line of the device
+
+    def _take_line(self, ident: str) -> None:
+        device = self._intake.device_of(ident)
+        if device is not None:
+            self._device_id = device.id
+            self._intake.lines.connected(device, self._intake.channel, self)
+
+    def _offer_line(self) -> None:
+        """A command may go out now, where one was wanted before and could not."""
+        if self._is_line_wanted and self._device_id is not None and not self._is_storing:
+            self._is_line_wanted = False
+            self._intake.lines.line_changed(self._device_id)
+
+    def _leave_line(self) -> None:
+        device_id, self._device_id = self._device_id, None
+        if device_id is not None:
+            self._intake.lines.disconnected(device_id, self)
 
     def _violate(self, violation: ProtocolViolation) -> None:
         metrics.count("violations", channel=self._intake.channel.name, reason=violation.reason)

@@ -18,7 +18,7 @@ from gateway import metrics
 from gateway.channel.intake import Intake
 from gateway.channel.observer import Decision, Sender
 from gateway.errors import ProtocolViolation, StoreError
-from gateway.protocols.teltonika.datagram import DatagramEvent, DatagramRejected
+from gateway.protocols.teltonika.datagram import DatagramEvent, DatagramRejected, said_in
 
 Address = tuple[str, int]
 
@@ -76,6 +76,10 @@ class TrackerDatagrams(DatagramProtocol):
             return
         committed = partial(self._committed, event, addr, sender, began)
         if isinstance(event, DatagramRejected):
+            said = said_in(event)
+            if said:
+                self._intake.say(event.ident, sender.peer, said, partial(committed, 0))
+                return
             self._intake.observer.rejected(sender, event.reason, event.datagram, is_parked=True)
             self._intake.park(event.ident, event.datagram, event.reason, partial(committed, event.count))
             return

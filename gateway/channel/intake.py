@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.logger import Logger
@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from gateway import aio, metrics
 from gateway import message as msg
+from gateway.channel.lines import Lines
 from gateway.channel.observer import Decision, Observer, Sender, packets_ttl
 from gateway.errors import GatewayError, StoreError
 from gateway.protocols.catalog import PROTOCOLS, Normalizer, TrackerProtocol
@@ -49,6 +50,7 @@ class Intake:
         gate: Gate,
         max_devices: int = 100000,
         observer: Observer | None = None,
+        lines: Lines | None = None,
     ) -> None:
         self.channel = channel
         self.protocol = protocol
@@ -57,6 +59,7 @@ class Intake:
         self._writer = writer
         self._max_devices = max_devices
         self.observer = observer or Observer()
+        self.lines = lines or Lines()
 
     @property
     def channel(self) -> Channel:
@@ -113,7 +116,8 @@ class Intake:
             return
         first = self._writer.reserve(self._channel.id, len(records))
         try:
-            texts = self._texts(ident, peer, normalizer, packet, first)
+            messages = normalizer.normalize_all(records, packet["codec_id"])
+            texts = self._texts(ident, peer, messages, first)
         except Exception:
             # A record that this code cannot take would be sent again for ever: keep the bytes, say so, go on.
             self.log.failure("a packet of {ident} on {channel}", ident=ident, channel=self._channel.name)
@@ -126,10 +130,21 @@ class Intake:
         metrics.count("packets", channel=self._channel.name)
         metrics.count("records", len(records), channel=self._channel.name)
 
-    def _texts(
-        self, ident: str, peer: str, normalizer: Normalizer, packet: Mapping[str, Any], first: int
-    ) -> list[bytes]:
-        codec_id = packet["codec_id"]
+    def say(self, ident: str, peer: str, said: Sequence[Mapping[str, Any]], done: Done) -> None:
+        """Commit what a tracker said unasked, as messages; ``done`` as in :meth:`submit`."""
+        first = self._writer.reserve(self._channel.id, len(said))
+        try:
+            unasked = self.protocol.unasked
+            messages = [unasked(one, ident, at / MICROSECONDS) for at, one in enumerate(said, first)]
+            texts = self._texts(ident, peer, messages, first)
+        except Exception:
+            self.log.failure("what {ident} said on {channel}", ident=ident, channel=self._channel.name)
+            self.park(ident, b"".join(one["payload"] for one in said), NOT_NORMALIZED, done)
+            return
+        data = b"\n".join(texts) if len(texts) > 1 else compact(texts[0])
+        self._writer.append(self._channel.id, first + len(said) - 1, ident, data, done)
+
+    def _texts(self, ident: str, peer: str, messages: Sequence[dict[str, Any]], first: int) -> list[bytes]:
         identity = {
             "ident": ident,
             "peer": peer,
@@ -137,7 +152,7 @@ class Intake:
             "protocol.id": self._channel.protocol_id,
         }
         texts = []
-        for position, message in enumerate(normalizer.normalize_all(packet["records"], codec_id), first):
+        for position, message in enumerate(messages, first):
             message.update(identity)
             message["server.timestamp"] = position / MICROSECONDS
             texts.append(msg.encode(message))

@@ -129,6 +129,11 @@ class ShardKeys:
         """Hash: name of a setting -> what the device has, and what it shall have, as JSON."""
         return self._key(f"device:{device_id}:settings")
 
+    @property
+    def models_asked(self) -> str:
+        """Hash: device id -> what a device of unknown model answered when it was asked for it."""
+        return self._key("devices:models_asked")
+
     # -- what belongs to one item, and goes with it
 
     def of_channel(self, channel_id: int) -> list[str]:
@@ -159,4 +164,4 @@ class ShardKeys:
 
     def fields_of_device(self, device_id: int) -> list[tuple[str, str]]:
         """Its fields in hashes of all: (key, field)."""
-        return [(self.sizes, str(device_id))]
+        return [(self.sizes, str(device_id)), (self.models_asked, str(device_id))]
