@@ -54,7 +54,8 @@ def test_a_device_type_without_a_model_is_read_as_the_most_common_family() -> No
     ("name", "family"),
     [
         ("FMC660", "FMX6"), ("FMB955", "FMB"), ("FMC13B", "FMB"), ("FTC999", "FTX"), ("ATC799", "ATX"),
-        ("TAT300", "AT"), ("FM6320", "FM63XY"), ("FM1205", "FM11XY"), ("FM36", "FM36"), ("FM3622", "FM36"), ("XYZ", "FMB"),
+        ("TAT300", "AT"), ("FM6320", "FM63XY"), ("FM1205", "FM11XY"), ("FM36", "FM36"), ("FM3622", "FM36"),
+        ("XYZ", "FMB"),
     ],
 )  # fmt: skip
 def test_a_model_newer_than_the_list_is_of_the_family_whose_names_begin_like_it(name: str, family: str) -> None:

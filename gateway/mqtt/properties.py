@@ -21,8 +21,8 @@ from gateway.mqtt.topics import Topics, is_safe_level
 from gateway.store.compact import compact_json
 
 MAX_PROPERTIES = 1_000_000
-"""Values kept at most, some 270 bytes each: 100,000 devices. Beyond it the oldest item is forgotten here (a broker still
-retains it)."""
+"""Values kept at most, some 270 bytes each: 100,000 devices. Beyond it the oldest item is forgotten here (a broker
+still retains it)."""
 
 REMOVED = b""
 """A retained message without payload makes the broker forget the topic (MQTT 5, 3.3.1.3)."""
