@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.api.errors import ApiError
 from gateway.api.fields import FieldTable
-from gateway.api.selectors import IDS_MOST, select
+from gateway.api.selectors import IDS_MOST, TESTS_MOST, select
+from gateway.store.ordered import Turn
 
 ITEMS = {
     1: {"id": 1, "name": "car one", "enabled": True, "speed": 50, "configuration": {"ident": "352625000000001"}},
@@ -21,7 +24,7 @@ def chosen(run):
     """The ids that a selector chooses, and those that it is refused."""
 
     def choose(text: str, permitted: frozenset[int] | None = None) -> tuple[list[int], list[int]]:
-        items, errors = run(select(text, ITEMS, TABLE, permitted, legacy={"ident": "configuration.ident"}))
+        items, errors = run(select(text, ITEMS, TABLE, permitted, turn=Turn(), legacy={"ident": "configuration.ident"}))
         return sorted(item["id"] for item in items), [error.details["id"] for error in errors]
 
     return choose
@@ -90,6 +93,7 @@ def test_items_that_a_token_may_not_reach_do_not_exist(chosen, selector: str, id
         ("colour=red", "field is not allowed"),
         ("1" * 30, "it should be all, ids"),
         (",".join(["1"] * (IDS_MOST + 1)), "10000 are possible"),
+        (",".join(["name=*"] * (TESTS_MOST + 1)), "51 conditions and expressions; 50 are possible"),
         ("", "it should be all, ids"),
         ("x" * 200_000, "a selector of 200000 characters"),
         ("\uff11", "it should be all, ids"),
@@ -100,3 +104,19 @@ def test_a_wrong_selector_is_refused(chosen, selector: str, reason: str):
     with pytest.raises(ApiError, match=reason) as raised:
         chosen(selector)
     assert raised.value.status == 400
+
+
+def test_a_selector_that_asks_much_lets_others_have_their_turn(run):
+    """Trackers wait for their acknowledgements meanwhile."""
+
+    async def turns_of_others() -> int:
+        items = dict.fromkeys(range(20_000), ITEMS[1])
+        selecting = asyncio.ensure_future(select(",".join(["name=*"] * TESTS_MOST), items, TABLE, turn=Turn()))
+        turns = 0
+        while not selecting.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert len((await selecting)[0]) == len(items)
+        return turns
+
+    assert run(turns_of_others()) > 50

@@ -252,6 +252,12 @@ def test_a_body_is_no_query_whatever_its_type_says(run, rest):
     assert response.json() == {"result": [{"name": "a=b&data=c", "index": 0}]}
 
 
+def test_a_query_may_have_any_characters(run, rest):
+    """In UTF-8 and percent-encoded, as all addresses are."""
+    response = run(rest().request("GET", "/stream?data=%7B%22count%22:1%7D&gr%C3%B6%C3%9Fe=%D9%A1"))
+    assert response.json()["warnings"] == [{"reason": "the query parameter größe is ignored"}]
+
+
 @pytest.mark.parametrize("query", ["&".join(["a=b"] * 101), "data=%ff", "%ff=1"])
 def test_a_query_that_cannot_be_read_is_refused(run, rest, query: str):
     """It is the client's error."""

@@ -90,7 +90,9 @@ async def _sizes(parts: Parts, channels: Sequence[Channel]) -> dict[int, int]:
 async def select_channels(call: Call) -> tuple[list[Channel], list[ApiError]]:
     """Those that the path means and the token may reach. Raises ApiError."""
     table = local_table(call.parts, None)
-    return await select(call.path["channels"], call.parts.items.channels, table, call.permitted_ids())
+    return await select(
+        call.path["channels"], call.parts.items.channels, table, call.permitted_ids(), turn=call.parts.turn
+    )
 
 
 def channel_names(call: Call) -> list[str]:

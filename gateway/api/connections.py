@@ -68,7 +68,7 @@ async def _select(
     """Those of ``among`` that the path means, errors, and the names of the fields. Raises ApiError."""
     names = VIEWS.chosen(call.query.fields)
     found = {connection.id: connection for connection in among}
-    chosen, errors = await select(call.path["connections"], found, _table(call.parts.connections))
+    chosen, errors = await select(call.path["connections"], found, _table(call.parts.connections), turn=call.parts.turn)
     return chosen, errors, names
 
 

@@ -19,6 +19,7 @@ from gateway.protocols.catalog import PROTOCOLS
 from gateway.store.access import Access
 from gateway.store.connection import store_errors
 from gateway.store.items import Device
+from gateway.store.settings import Shadow
 from gateway.store.telemetry import Values
 from gateway.store.views import CID
 
@@ -48,6 +49,8 @@ class DeviceView(Struct):
     connected: bool | UnsetType = UNSET
     last_active: float | UnsetType | None = UNSET
     telemetry: Json | UnsetType | None = UNSET
+    commands: list[Json] | UnsetType = UNSET
+    settings: Json | UnsetType | None = UNSET
     blocked: int | UnsetType = UNSET
     cid: int | UnsetType = UNSET
 
@@ -69,6 +72,7 @@ class Asked:
     sizes: dict[int, int] = field(factory=dict)
     telemetry: dict[int, Values] = field(factory=dict)
     seen: dict[int, Values] = field(factory=dict)
+    settings: dict[int, dict[str, Shadow]] = field(factory=dict)
 
 
 def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
@@ -77,6 +81,7 @@ def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
         **{name: (lambda device, name=name: getattr(device, name)) for name in OWN},
         "protocol_name": lambda device: PROTOCOLS[device.protocol_id].name,
         "device_type_name": _type_name,
+        "commands": _commands,
         "connected": lambda device: parts.connections.is_connected(*device.key),
         "media_ttl": lambda device: 0,
         "media_rotate": lambda device: 0,
@@ -85,6 +90,7 @@ def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
     }
     if asked is not None:
         readers["messages_size"] = lambda device: asked.sizes.get(device.id, 0)
+        readers["settings"] = lambda device: _settings(asked.settings.get(device.id, {}))
         readers["telemetry"] = lambda device: _telemetry(asked.telemetry.get(device.id, {}))
         readers["last_active"] = lambda device: asked.seen.get(device.id, {}).get("server.timestamp", (None, None))[1]
     return FieldTable(readers, DEFAULT)
@@ -93,6 +99,16 @@ def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
 def _type_name(device: Device) -> str | None:
     kind = PROTOCOLS[device.protocol_id].device_types().get(device.device_type_id)
     return kind.name if kind is not None else None
+
+
+def _commands(device: Device) -> list[Json]:
+    protocol = PROTOCOLS[device.protocol_id]
+    return list(protocol.describe_commands(protocol.model_of(device.device_type_id)))
+
+
+def _settings(shadows: dict[str, Shadow]) -> Json | None:
+    shown = ("current", "pending", "status", "error", "updated", "requested")
+    return {name: {key: getattr(shadow, key) for key in shown} for name, shadow in shadows.items()} or None
 
 
 def _telemetry(values: Values) -> Json | None:
@@ -104,23 +120,29 @@ async def device_table(call: Call, devices: Sequence[Device], names: Sequence[st
     parts = call.parts
     wanted = {name.partition(".")[0] for name in names}
     ids = [device.id for device in devices]
-    known = _with_telemetry(call.access, ids)
+    known = _with_part(call.access, ids, "telemetry")
     return local_table(
         parts,
         Asked(
             await _sizes(parts, ids) if "messages_size" in wanted else {},
             await parts.telemetry.get_many(known) if "telemetry" in wanted else {},
             await parts.telemetry.get_many(known, ["server.timestamp"]) if "last_active" in wanted else {},
+            await _shadows(parts, _with_part(call.access, ids, "settings")) if "settings" in wanted else {},
         ),
     )
 
 
-def _with_telemetry(access: Access, ids: list[int]) -> list[int]:
-    """Of these devices those whose telemetry the token may read: that is a right of its own."""
-    if not access.permits("GET", "gw/devices", "telemetry"):
+def _with_part(access: Access, ids: list[int], part: str) -> list[int]:
+    """Of these devices those whose telemetry, or settings, the token may read: that is a right of its own."""
+    if not access.permits("GET", "gw/devices", part):
         return []
-    permitted = access.ids("GET", "gw/devices", "telemetry")
+    permitted = access.ids("GET", "gw/devices", part)
     return ids if permitted is None else [id for id in ids if id in permitted]
+
+
+async def _shadows(parts: Parts, ids: Sequence[int]) -> dict[int, dict[str, Shadow]]:
+    """What is known of each device's settings."""
+    return {id: await parts.device_settings.all(id) for id in ids}
 
 
 async def _sizes(parts: Parts, ids: Sequence[int]) -> dict[int, int]:
@@ -139,7 +161,8 @@ async def select_devices(call: Call) -> tuple[list[Device], list[ApiError]]:
     if by_ident is not None:  # what clients ask most: without a look at a hundred thousand others
         found = [items.find_device(protocol_id, by_ident["ident"]) for protocol_id in PROTOCOLS]
         return [one for one in found if one is not None and (permitted is None or one.id in permitted)], []
-    return await select(text, items.devices, local_table(call.parts, None), permitted, legacy=LEGACY)
+    table, turn = local_table(call.parts, None), call.parts.turn
+    return await select(text, items.devices, table, permitted, turn=turn, legacy=LEGACY)
 
 
 def device_names(call: Call) -> list[str]:

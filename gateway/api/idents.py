@@ -6,6 +6,7 @@ flespi lists the idents whose traffic is stored (``ident``, ``size``); the rest 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Literal
@@ -25,8 +26,8 @@ from gateway.store.items import Channel
 from gateway.store.masks import Masks
 
 CHUNK = 200
-YIELD_AFTER = 1000
-"""Idents looked at before others have their turn."""
+SLICE = 0.002
+"""Seconds of looking at idents after which others have their turn."""
 SELECTOR_MOST = 65536
 """Bytes of idents in a path."""
 
@@ -71,12 +72,12 @@ async def list_idents(call: Call) -> Answer:
 
 async def _find(idents: SeenIdents, channels: Sequence[Channel], masks: Masks) -> list[tuple[Channel, Seen]]:
     found = []
-    looked_at = 0
+    end = time.perf_counter() + SLICE
     for channel in channels:
         for seen in _of_channel(idents, channel.id, masks):
-            looked_at += 1
-            if looked_at % YIELD_AFTER == 0:
+            if time.perf_counter() > end:
                 await asyncio.sleep(0)
+                end = time.perf_counter() + SLICE
             if seen is not None and masks.choose(seen.ident):
                 found.append((channel, seen))
     return found

@@ -5,6 +5,7 @@ A selector is ``all``, names with commas between (``din,can.*``), or a condition
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -59,13 +60,13 @@ async def list_parameters(call: Call) -> Answer:
     names = TABLE.chosen(call.query.fields)
     text = call.path["parameters"]
     if text == "all" or NOT_NAMES & set(text):
-        found, errors = await select(text, _numbered(), TABLE)
+        found, errors = await select(text, _numbered(), TABLE, turn=call.parts.turn)
     else:
-        found, errors = _named(text)
+        found, errors = await _named(text)
     return await listed(call, found, errors, names, _table)
 
 
-def _named(text: str) -> tuple[list[Parameter], list[ApiError]]:
+async def _named(text: str) -> tuple[list[Parameter], list[ApiError]]:
     """Raises ApiError."""
     wanted = [name.strip() for name in text.split(",") if name.strip()]
     if len(wanted) > NAMES_MOST:
@@ -73,6 +74,8 @@ def _named(text: str) -> tuple[list[Parameter], list[ApiError]]:
     found: dict[str, Parameter] = {}
     errors = []
     for name in wanted:
+        if _is_mask(name):
+            await asyncio.sleep(0)  # before each look at all names, some 1 ms
         several = _matching(name)
         found.update({parameter.name: parameter for parameter in several})
         if not several and not _is_mask(name):

@@ -56,6 +56,7 @@ class DeviceTypeView(Struct):
     protocol_id: int | UnsetType = UNSET
     protocol_name: str | UnsetType = UNSET
     commands: list[Json] | UnsetType = UNSET
+    settings: list[Json] | UnsetType = UNSET
     message_parameters: list[MessageParameter] | UnsetType = UNSET
 
 
@@ -112,7 +113,7 @@ PROTOCOL_TABLE = FieldTable(
     {
         "id": lambda protocol: protocol.id,
         "name": lambda protocol: protocol.name,
-        "features": lambda protocol: {"transports": ["tcp", "tls", "udp"], "commands": False, "settings": False},
+        "features": lambda protocol: {"transports": ["tcp", "tls", "udp"], "commands": True, "settings": True},
         "message_parameters": lambda protocol: _all_parameters(),
     },
     ("id", "name"),
@@ -125,7 +126,10 @@ TYPE_TABLE = FieldTable(
         "title": lambda kind: kind.title,
         "protocol_id": lambda kind: kind.protocol.id,
         "protocol_name": lambda kind: kind.protocol.name,
-        "commands": lambda kind: [],
+        "commands": lambda kind: kind.protocol.describe_commands(kind.model),
+        "settings": lambda kind: [
+            {"name": name, "schema": setting.schema} for name, setting in kind.protocol.settings_of(kind.model).items()
+        ],
         "message_parameters": lambda kind: _parameters_of(kind.model),
     },
     ("id", "name", "title", "protocol_id"),
@@ -149,7 +153,7 @@ def _without_parameters(table: FieldTable) -> FieldTable:
 
 async def _select_protocols(call: Call) -> tuple[list[TrackerProtocol], list[ApiError]]:
     table = _without_parameters(PROTOCOL_TABLE)
-    return await select(call.path["protocols"], PROTOCOLS, table, call.permitted_ids())
+    return await select(call.path["protocols"], PROTOCOLS, table, call.permitted_ids(), turn=call.parts.turn)
 
 
 async def list_protocols(call: Call) -> Answer:
@@ -163,7 +167,9 @@ async def list_device_types(call: Call) -> Answer:
     """GET. ``{types}`` of all protocols that are meant."""
     names = TYPE_TABLE.chosen(call.query.fields)
     protocols, errors = await _select_protocols(call)
-    types, more = await select(call.path["types"], _types(protocols), _without_parameters(TYPE_TABLE))
+    types, more = await select(
+        call.path["types"], _types(protocols), _without_parameters(TYPE_TABLE), turn=call.parts.turn
+    )
     return await listed(call, types, [*errors, *more], names, _always(TYPE_TABLE))
 
 

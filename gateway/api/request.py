@@ -140,8 +140,8 @@ def _arguments(request: Request) -> dict[str, str]:
     """Of the address alone: Twisted's own table also has what it takes a body for, such as curl's, for a form."""
     query = request.uri.partition(b"?")[2]
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=ARGUMENTS_MOST)
-        return {name.decode(): value.decode() for name, value in pairs}
+        text = query.decode()  # of bytes parse_qsl takes nothing but ASCII, also where that is percent-encoded
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=ARGUMENTS_MOST))
     except UnicodeDecodeError:
         raise ApiError.bad_request("the query is not UTF-8 after percent-decoding") from None
     except ValueError:

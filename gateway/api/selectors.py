@@ -7,9 +7,9 @@ there, an item is chosen by its id or by fulfilling the conditions.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -18,11 +18,14 @@ from attrs import define, field
 from gateway.api.errors import ApiError
 from gateway.api.fields import FieldTable
 from gateway.expressions import ExpressionError, compile_expression, wildcard
+from gateway.store.ordered import Turn
 
 LENGTH_MOST = 100_000
 IDS_MOST = 10_000
-YIELD_AFTER = 1000
-"""Items looked at until others have their turn."""
+TESTS_MOST = 50
+"""Conditions and expressions: each may be asked of a hundred thousand items."""
+SLICE = 0.002
+"""Seconds of looking at items after which others have their turn."""
 ID = re.compile(r"\d{1,18}", re.ASCII)
 CONDITION = re.compile(r"(?P<name>[A-Za-z_][\w.\-]*)=(?P<value>.*)", re.DOTALL)
 FORMS = 'all, ids such as 1,2, a condition such as name=car*, or an expression such as {name == "car"}'
@@ -50,6 +53,9 @@ def parse(text: str) -> Selector:
         _add(selector, part.strip())
     if len(selector.ids) > IDS_MOST:
         raise ApiError.bad_request(f"the selector has {len(selector.ids)} ids; {IDS_MOST} are possible in one call")
+    tests = len(selector.conditions) + len(selector.expressions)
+    if tests > TESTS_MOST:
+        raise ApiError.bad_request(f"the selector has {tests} conditions and expressions; {TESTS_MOST} are possible")
     return selector
 
 
@@ -93,12 +99,13 @@ async def select(
     table: FieldTable,
     permitted: frozenset[int] | None = None,
     *,
+    turn: Turn,
     legacy: Mapping[str, str] | None = None,
 ) -> tuple[list[Item], list[ApiError]]:
     """The chosen items, and an error for each explicit id that does not exist or is not ``permitted`` (None: all are).
 
-    ``table`` reads the fields of an item. ``legacy`` are old names of fields, such as ``ident`` for
-    ``configuration.ident``. Raises ApiError where the selector is wrong.
+    ``table`` reads the fields of an item. ``turn`` is taken where there is much to look at. ``legacy`` are old names of
+    fields, such as ``ident`` for ``configuration.ident``. Raises ApiError where the selector is wrong.
     """
     selector = parse(text)
     chosen: dict[int, Item] = {}
@@ -111,21 +118,32 @@ async def select(
             chosen[item_id] = item
     tests = [*_condition_tests(selector, table, legacy or {}), *_expression_tests(selector, table)]
     if selector.is_all or tests:
-        for item_id, item in await _matching(items, [] if selector.is_all else tests, permitted):
+        for item_id, item in await _matching(items, [] if selector.is_all else tests, permitted, turn):
             chosen.setdefault(item_id, item)
     return list(chosen.values()), errors
 
 
 async def _matching(
-    items: Mapping[int, Item], tests: list[Test], permitted: frozenset[int] | None
-) -> Iterable[tuple[int, Item]]:
-    found = []
-    for count, (item_id, item) in enumerate(list(items.items()), 1):
-        if _is_permitted(item_id, permitted) and all(test(item) for test in tests):
-            found.append((item_id, item))
-        if count % YIELD_AFTER == 0:
-            await asyncio.sleep(0)
+    items: Mapping[int, Item], tests: list[Test], permitted: frozenset[int] | None, turn: Turn
+) -> list[tuple[int, Item]]:
+    found: list[tuple[int, Item]] = []
+    rest = iter([(id, item) for id, item in items.items() if _is_permitted(id, permitted)])
+    is_done = _look(rest, tests, found)
+    while not is_done:
+        async with turn:
+            is_done = _look(rest, tests, found)
     return found
+
+
+def _look(rest: Iterator[tuple[int, Item]], tests: list[Test], found: list[tuple[int, Item]]) -> bool:
+    """Look at the ``rest`` of the items for one slice of time; whether that was all of it."""
+    end = time.perf_counter() + SLICE
+    for one in rest:
+        if all(test(one[1]) for test in tests):
+            found.append(one)
+        if time.perf_counter() > end:
+            return False
+    return True
 
 
 def _is_permitted(item_id: int, permitted: frozenset[int] | None) -> bool:

@@ -114,7 +114,7 @@ async def _table(tokens: Sequence[Token], names: Sequence[str]) -> FieldTable:
 
 
 async def _select(call: Call) -> tuple[list[Token], list[ApiError]]:
-    return await select(call.path["tokens"], call.parts.tokens.all, TABLE, call.permitted_ids())
+    return await select(call.path["tokens"], call.parts.tokens.all, TABLE, call.permitted_ids(), turn=call.parts.turn)
 
 
 async def list_tokens(call: Call) -> Answer:
