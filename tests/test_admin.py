@@ -231,6 +231,15 @@ def test_then_the_least_important_columns_go(capsys, monkeypatch):
     assert _table(capsys, monkeypatch, 24)[0].split() == ["name", "long"]
 
 
+@pytest.mark.parametrize(("width", "columns"), [(60, 4), (16, 1)])
+def test_what_must_be_read_stands_below_the_table_if_it_was_cut(capsys, monkeypatch, width: int, columns: int):
+    """Once, however many rows have it, and folded as the terminal wants it."""
+    reason = Column("long", lambda item: item["long"], drop=3, shrink=8, is_told=True)
+    head, _, _, *told = _table(capsys, monkeypatch, width, [ITEM, ITEM], (*COLUMNS[:3], reason))
+    assert len(head.split()) == columns
+    assert "".join(told).replace(" ", "") == f"{ITEM['name']}:{ITEM['long']}"
+
+
 def test_columns_without_anything_in_them_are_left_out(capsys, monkeypatch):
     """Unless they are what the table is about."""
     head, *_ = _table(capsys, monkeypatch, 120, [{"long": "x"}])

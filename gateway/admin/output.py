@@ -24,6 +24,8 @@ from gateway.admin.client import Item
 UNLIMITED = 100_000
 """Columns of what is not a terminal."""
 PADDING = 2
+TOLD_MOST = 10
+"""Cells that stand below a table."""
 LIST_MOST = 4
 """Items of a list in one cell."""
 
@@ -31,21 +33,28 @@ LIST_MOST = 4
 @frozen
 class Column:
     """``cell`` makes the text of an item. ``drop``: the column with the greatest one goes first, 0 never goes.
-    ``shrink``: it may be cut to so many characters before any column goes; 0: it may not."""
+    ``shrink``: it may be cut to so many characters before any column goes; 0: it may not. ``is_told``: what had no room
+    stands below the table, as a whole."""
 
     title: str
     cell: Callable[[Item], str]
     drop: int = 0
     shrink: int = 0
     is_number: bool = False
+    is_told: bool = False
 
 
 def column(
-    title: str, name: str = "", drop: int = 0, show: Callable[[Any], str] | None = None, shrink: int = 0
+    title: str,
+    name: str = "",
+    drop: int = 0,
+    show: Callable[[Any], str] | None = None,
+    shrink: int = 0,
+    is_told: bool = False,
 ) -> Column:
     """The column of a field; dots lead into objects."""
     shown = show or text
-    return Column(title, lambda item: shown(part(item, name or title)), drop, shrink, show is count)
+    return Column(title, lambda item: shown(part(item, name or title)), drop, shrink, show is count, is_told)
 
 
 class _Console(Console):
@@ -75,6 +84,8 @@ class Output:
             cells = {one: [printable(one.cell(item)) for item in items] for one in columns}
             widths = _fitting(cells, self.width)
             self._print_table(cells, widths)
+            for told in _cut(cells, widths)[:TOLD_MOST]:
+                self.line(told)
             missing = [one.title for one in columns if one not in widths and any(cells[one])]
             if missing and is_chosen:
                 self.note(f"no room for {', '.join(missing)}: take a wider terminal, or | cat")
@@ -129,6 +140,17 @@ class Output:
 def _padded(cell: str, column: Column, width: int) -> str:
     space = " " * (width - cell_len(cell))
     return space + cell if column.is_number else cell + space
+
+
+def _cut(cells: Mapping[Column, Sequence[str]], widths: Mapping[Column, int]) -> list[str]:
+    """What had no room, but should be read: each text once, after the first column's of its row."""
+    names = next(iter(cells.values()))
+    found: dict[str, str] = {}
+    for one in cells:
+        for name, cell in zip(names, cells[one], strict=True):
+            if one.is_told and cell_len(cell) > widths.get(one, 0):
+                found.setdefault(cell, name)
+    return [f"{name}: {cell}" for cell, name in found.items()]
 
 
 def _fitting(cells: Mapping[Column, Sequence[str]], width: int) -> dict[Column, int]:

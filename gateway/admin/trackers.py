@@ -24,7 +24,7 @@ CONNECTIONS = (
 IDENTS = (
     column("ident"),
     column("verdict", drop=1),
-    column("reason", drop=2, shrink=30),
+    column("reason", drop=2, shrink=30, is_told=True),
     column("device", "device_id", drop=4),
     column("last seen", "last", drop=3, show=ago),
     column("connected", drop=6),
