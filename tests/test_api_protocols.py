@@ -61,10 +61,9 @@ def test_device_types(scene):
     async def scenario(there: Rest) -> None:
         base = f"{URL}/name=teltonika/device-types"
         assert len(await there.get(f"{base}/all")) == len(device_types())
-        [kind] = await there.get(f"{base}/303?fields=id,name,title,protocol_id,protocol_name,commands")
+        [kind] = await there.get(f"{base}/303?fields=id,name,title,protocol_id,protocol_name")
         assert kind == {
             "id": 303, "name": "fmb204", "title": "Teltonika FMB204", "protocol_id": 14, "protocol_name": "teltonika",
-            "commands": [],
         }  # fmt: skip
         assert await there.get(f"{base}/name=fmb204?fields=device_type_name") == [{"device_type_name": "fmb204"}]
         answer = (await there.request("GET", f"{base}/name=fmb1*?limit=3&fields=name")).json()

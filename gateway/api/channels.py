@@ -39,6 +39,10 @@ class ChannelConfiguration(Struct, forbid_unknown_fields=True):
 
     listen: Annotated[list[Spec], Meta(min_length=1, max_length=LISTEN_MOST)] | UnsetType = UNSET
     unknown_ident: Literal["accept", "reject", "register"] | UnsetType = UNSET
+    ask_model: (
+        Annotated[bool, Meta(description="ask devices of unknown type for their model, once, and change their type")]
+        | UnsetType
+    ) = UNSET
     packets_ttl: (
         Annotated[
             int,

@@ -11,6 +11,7 @@ import msgspec
 from gateway.api import (
     auth,
     channels,
+    commands,
     connections,
     device_messages,
     devices,
@@ -23,6 +24,7 @@ from gateway.api import (
     packets,
     parameters,
     protocols,
+    settings,
     telemetry,
     tokens,
 )
@@ -37,6 +39,8 @@ NOUNS: tuple[ModuleType, ...] = (
     devices,
     device_messages,
     telemetry,
+    commands,
+    settings,
     connections,
     idents,
     packets,

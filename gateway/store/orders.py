@@ -59,6 +59,10 @@ class Orders:
         except TimeoutError:
             return result_of(command, error=f"failed to deliver command {name}: no answer within {timeout:g} s")
 
+    def reaches(self, device: Device) -> bool:
+        """Whether the device is connected here."""
+        return self._dispatcher.is_connected(device.id)
+
     def _command_of(self, device: Device, name: str, properties: Mapping[str, Any]) -> QueuedCommand:
         """One that is in no queue."""
         return QueuedCommand(
