@@ -203,7 +203,7 @@ class Registrar:
         fingerprints = await self._messages.find_merged(stored)
         changes = []
         for work in works:
-            changes.append(change_of(work, states[work.device.id], stored, fingerprints))
+            changes.append(await change_of(work, states[work.device.id], stored, fingerprints))
             await asyncio.sleep(0)
         return [change for change in changes if change.is_any]
 

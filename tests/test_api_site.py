@@ -77,6 +77,14 @@ async def break_off(call: Call) -> Answer:
     return Answer(texts())
 
 
+async def break_off_early(call: Call) -> Answer:
+    async def texts():
+        yield [b'"little"']
+        raise StoreUnavailable("gone")
+
+    return Answer(texts())
+
+
 async def echo(call: Call) -> Answer:
     return Answer([{"name": entry.value.name, "index": entry.index} for entry in call.entries])
 
@@ -101,6 +109,7 @@ OPERATIONS = [
     Operation("GET", "/stream", stream, "", access=DEVICES, data=Wanted),
     Operation("GET", "/endless", endless, "", access=DEVICES),
     Operation("GET", "/broken", break_off, "", access=DEVICES),
+    Operation("GET", "/broken-early", break_off_early, "", access=DEVICES),
     Operation("POST", "/echo", echo, "", access=DEVICES, body=list[Body], body_most=10_000),
     Operation("GET", "/bug", bug, "", access=DEVICES),
     Operation("GET", "/away", no_store, "", access=DEVICES),
@@ -235,6 +244,12 @@ def test_an_answer_that_breaks_off_does_not_look_whole(run, rest):
     there = rest()
     with pytest.raises(httpx.TransportError):
         run(there.request("GET", "/broken"))
+
+
+def test_a_list_that_breaks_off_before_anything_was_sent_has_a_status(run, rest):
+    """The client learns that it may try again."""
+    error = run(rest().refused("GET", "/broken-early", 503))
+    assert "Redis does not answer" in error["reason"]
 
 
 def test_a_body_is_checked_item_by_item(run, rest):

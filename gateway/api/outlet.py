@@ -69,7 +69,7 @@ class Outlet:
                     pending, size = [], 0
             await self._write(b"".join([*pending, answer.tail()]))
         except BaseException:
-            if self._started:
+            if self.has_started:
                 self.abort()
             raise
         finally:
@@ -94,7 +94,8 @@ class Outlet:
             self._request.channel.forceAbortClient()
 
     @property
-    def _started(self) -> bool:
+    def has_started(self) -> bool:
+        """Whether the client has got anything: then it is too late for another status."""
         return bool(self._request.startedWriting)
 
     @property

@@ -117,30 +117,32 @@ async def select(
         else:
             chosen[item_id] = item
     tests = [*_condition_tests(selector, table, legacy or {}), *_expression_tests(selector, table)]
-    if selector.is_all or tests:
-        for item_id, item in await _matching(items, [] if selector.is_all else tests, permitted, turn):
-            chosen.setdefault(item_id, item)
+    if selector.is_all:
+        chosen.update(items if permitted is None else {id: items[id] for id in sorted(permitted) if id in items})
+    elif tests:
+        chosen.update(await _matching(items, tests, permitted, turn))
     return list(chosen.values()), errors
 
 
 async def _matching(
     items: Mapping[int, Item], tests: list[Test], permitted: frozenset[int] | None, turn: Turn
-) -> list[tuple[int, Item]]:
-    found: list[tuple[int, Item]] = []
-    rest = iter([(id, item) for id, item in items.items() if _is_permitted(id, permitted)])
-    is_done = _look(rest, tests, found)
+) -> dict[int, Item]:
+    found: dict[int, Item] = {}
+    rest = iter(list(items if permitted is None else sorted(permitted)))
+    is_done = _look(items, rest, tests, found)
     while not is_done:
         async with turn:
-            is_done = _look(rest, tests, found)
+            is_done = _look(items, rest, tests, found)
     return found
 
 
-def _look(rest: Iterator[tuple[int, Item]], tests: list[Test], found: list[tuple[int, Item]]) -> bool:
+def _look(items: Mapping[int, Item], rest: Iterator[int], tests: list[Test], found: dict[int, Item]) -> bool:
     """Look at the ``rest`` of the items for one slice of time; whether that was all of it."""
     end = time.perf_counter() + SLICE
-    for one in rest:
-        if all(test(one[1]) for test in tests):
-            found.append(one)
+    for item_id in rest:
+        item = items.get(item_id)  # it may have been deleted meanwhile
+        if item is not None and all(test(item) for test in tests):
+            found[item_id] = item
         if time.perf_counter() > end:
             return False
     return True

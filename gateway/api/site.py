@@ -86,7 +86,10 @@ class ApiResource(Resource):
             self.log.warn(
                 "{method} {uri!r}: cut off: {error}", method=request.method, uri=request.uri, error=str(error)
             )
-            outlet.abort()
+            if outlet.has_started:
+                outlet.abort()
+            else:
+                await self._write(request, outlet, failed(self._as_api_error(error, request)))
         except Exception:
             self.log.failure("{method} {uri!r}", method=request.method, uri=request.uri)
             outlet.abort()

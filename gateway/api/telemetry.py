@@ -20,6 +20,7 @@ from gateway.api.operations import Operation, Right
 from gateway.store.history import Chunks
 from gateway.store.items import Device
 from gateway.store.masks import ALL, Masks
+from gateway.store.ordered import Turn
 from gateway.store.posted import Post
 from gateway.store.telemetry import Telemetry
 
@@ -65,13 +66,16 @@ async def get_telemetry(call: Call) -> Answer:
     devices, errors = await select_devices(call)
     if not devices:
         return Answer(errors=errors)
-    return Answer(_read(call.parts.telemetry, devices, masks), errors)
+    return Answer(_read(call.parts.telemetry, devices, masks, call.parts.turn), errors)
 
 
-async def _read(telemetry: Telemetry, devices: Sequence[Device], masks: Masks) -> Chunks:
+async def _read(telemetry: Telemetry, devices: Sequence[Device], masks: Masks, turn: Turn) -> Chunks:
     for start in range(0, len(devices), DEVICES_AT_ONCE):
-        found = await telemetry.texts([device.id for device in devices[start : start + DEVICES_AT_ONCE]], masks)
-        yield [_view(device_id, values) for device_id, values in found.items()]
+        ids = [device.id for device in devices[start : start + DEVICES_AT_ONCE]]
+        async with turn:
+            found = await telemetry.texts(ids, masks)
+            texts = [_view(device_id, values) for device_id, values in found.items()]
+        yield texts
 
 
 def _view(device_id: int, values: dict[str, bytes]) -> bytes:
