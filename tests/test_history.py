@@ -104,6 +104,7 @@ def test_several_channels_are_one_list(run, redis, logs, span, page, held, at_on
             patch.setattr(ordered, "PAGE_BYTES", page)
             patch.setattr(ordered, "HELD_BYTES", held)
             patch.setattr(ordered, "SOURCES_AT_ONCE", at_once)
+            patch.setattr(ordered, "SLICE", float("inf"))
             assert await stored.channel_times(span, *range(1, len(logs) + 1)) == expected
 
     run(scenario())
@@ -136,6 +137,7 @@ def test_several_devices_are_one_list(run, redis, devices, span, page, held, at_
             patch.setattr(ordered, "PAGE_BYTES", page)
             patch.setattr(ordered, "HELD_BYTES", held)
             patch.setattr(ordered, "SOURCES_AT_ONCE", at_once)
+            patch.setattr(ordered, "SLICE", float("inf"))
             assert await stored.device_times(wanted, *range(1, len(devices) + 1)) == expected
 
     run(scenario())
@@ -319,7 +321,7 @@ def test_a_broken_off_read_leaves_nothing_behind(run, redis):
 
 
 def test_between_two_turns_there_is_as_much_time_for_others(run):
-    """However many want one; and a turn that fails ends as well."""
+    """However many want one; and a turn that fails ends as well. Short ones share a rest."""
 
     async def scenario() -> None:
         turn, loop = ordered.Turn(), asyncio.get_running_loop()
@@ -338,5 +340,10 @@ def test_between_two_turns_there_is_as_much_time_for_others(run):
         assert len(turns) == 6
         for (began, ended), (next_began, _) in itertools.pairwise(turns):
             assert next_began - ended >= 0.9 * (ended - began)
+        began = loop.time()
+        for _ in range(1000):
+            async with turn:
+                pass
+        assert loop.time() - began < 0.9, "no rest is shorter than a millisecond"
 
     run(scenario())

@@ -22,11 +22,9 @@ from gateway.api.generalize import Generalizer
 from gateway.expressions import Context, Expression, ExpressionError, compile_filter
 from gateway.store.history import Chunks
 from gateway.store.masks import Masks
-from gateway.store.ordered import Turn
+from gateway.store.ordered import SLICE, Turn
 from gateway.store.sources import Span
 
-SLICE = 0.002
-"""Seconds of work on messages after which others have their turn."""
 LATEST = 9_007_199_254
 """Seconds: the last ones that a double tells apart by microseconds."""
 FIELDS_MOST = 1000

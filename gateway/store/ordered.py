@@ -25,6 +25,8 @@ HELD_BYTES = 8 * MiB
 """Read ahead for a list of many sources."""
 SOURCES_AT_ONCE = 64
 """Read in one pipeline, some 1 ms."""
+SLICE = 0.002
+"""Seconds that turns may last until others have as much; the loop cannot wait for less than one millisecond."""
 REST_MOST = 0.05
 """Seconds between two turns, also where Redis was slow."""
 FIRST_GUESS = 4 * KiB
@@ -114,15 +116,17 @@ class Source:
 
 
 class Turn:
-    """``async with`` it, whoever reads or works on much for a slice of some milliseconds.
+    """``async with`` it, whoever reads or works on much for a slice of some milliseconds; never within another turn.
 
-    One has it at a time, and between two there is as much time for others as the first one took: so reading, however
-    many do it, never takes more than half of what the process can do, and less when others have much to do.
+    One has it at a time, the loop turns between two, and after each :data:`SLICE` of turns there is as much time for
+    others: so reading, however many do it, takes no more than half of what the process can do, and less when others
+    have much to do, for then a turn lasts longer.
     """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._began = 0.0
+        self._began = self._ended = 0.0
+        self._owed = 0.0
 
     async def __aenter__(self) -> None:
         await self._lock.acquire()
@@ -130,7 +134,10 @@ class Turn:
 
     async def __aexit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(min(REST_MOST, loop.time() - self._began), self._lock.release)
+        rested, self._ended = self._began - self._ended, loop.time()
+        self._owed = max(0.0, self._owed - rested) + self._ended - self._began
+        rest = self._owed if self._owed >= SLICE else 0.0
+        loop.call_later(min(rest, REST_MOST), self._lock.release)
 
 
 async def merged(redis: Client, sources: Sequence[Source], turn: Turn | None = None) -> AsyncGenerator[Page, None]:
