@@ -30,13 +30,12 @@ class CommandsStage:
         books = Books(store.commands, store.device_settings, record)
         self.dispatcher = Dispatcher(store.items, books, store.telemetry)
         self.orders = Orders(books, self.dispatcher)
-        self.lines = CommandedLines(
-            self.dispatcher,
-            ModelQuestions(store.redis, store.keys, store.items, self.dispatcher, record),
-            SettingsPolling(store.device_settings, self.dispatcher),
-        )
+        self._questions = ModelQuestions(store.redis, store.keys, store.items, self.dispatcher, record)
+        polling = SettingsPolling(store.device_settings, self.dispatcher)
+        self.lines = CommandedLines(self.dispatcher, self._questions, polling)
 
     async def start(self) -> None:
+        await self._questions.load()
         self._background.run("the commands", self.dispatcher.run())
 
     async def stop(self) -> None:

@@ -125,6 +125,7 @@ class There(Rest):
     port: int
     device: Device
     dispatcher: Dispatcher
+    lines: CommandedLines
 
     @property
     def url(self) -> str:
@@ -192,7 +193,7 @@ async def commanding(redis: Any, *, clock: Clock | None = None, **configuration:
         await parts.items.create_channel(name="a", protocol_id=14, configuration={"listen": listen, **configuration})
         async with serving(parts) as rest:
             there = There(rest.parts, rest.server, rest.client)
-            there.port, there.dispatcher = port, dispatcher
+            there.port, there.dispatcher, there.lines = port, dispatcher, lines
             there.device = await device_of(there, IMEI)
             yield there
     finally:

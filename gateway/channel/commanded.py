@@ -34,7 +34,7 @@ class CommandedLines(Lines):
     def connected(self, device: Device, channel: Channel, link: Link) -> None:
         self._dispatcher.connected(device.id, link)
         if channel.configuration.get("ask_model") is True and self._questions.is_open(device):
-            self._run(self._questions.ask(device), device)
+            self._questions.ask(device)
         elif self._polling.is_wanted(device):
             self._run(self._polling.begin(device), device)
 
@@ -62,6 +62,6 @@ class CommandedLines(Lines):
         try:
             await what
         except GatewayError as error:  # it is tried at the next connection
-            self.log.info("device {id} is not asked what it is: {error}", id=device.id, error=str(error))
+            self.log.info("the settings of device {id} are not read: {error}", id=device.id, error=str(error))
         except Exception:
             self.log.failure("the beginning of device {id}", id=device.id)

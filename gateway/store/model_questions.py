@@ -42,17 +42,19 @@ class ModelQuestions:
     _tries: Counter[int] = field(factory=Counter)
 
     def is_open(self, device: Device) -> bool:
-        """Whether it may have to be asked."""
+        """Whether it has to be asked."""
         is_unknown = device.device_type_id == PROTOCOLS[device.protocol_id].unknown_device_type
         return is_unknown and self._tries[device.id] < TRIES_MOST
 
-    async def ask(self, device: Device) -> None:
-        """Ask it, unless it was asked before. Raises StoreError."""
+    async def load(self) -> None:
+        """Learn from Redis which devices were asked. Raises StoreError."""
         with store_errors():
-            was_asked = await self._redis.hexists(self._keys.models_asked, str(device.id))
-        self._tries[device.id] = TRIES_MOST if was_asked else self._tries[device.id] + 1
-        if was_asked:
-            return
+            known = await self._redis.hkeys(self._keys.models_asked)
+        self._tries.update({int(device_id): TRIES_MOST for device_id in known})
+
+    def ask(self, device: Device) -> None:
+        """Ask it just now, before all that waits for it: what is sent to it may depend on its model."""
+        self._tries[device.id] += 1
         request = PROTOCOLS[device.protocol_id].request_of(COMMAND, {}, None)
         origin = ForModel(self, device)
         self._dispatcher.ask(device.id, Job(request.payload, request.codec_id, True, origin, ANSWER_TIME))
