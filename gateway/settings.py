@@ -133,7 +133,7 @@ class ApiSection:
 
     listen: str = option(
         "tcp:8080:interface=127.0.0.1",
-        "REST, web page and metrics; ssl:8443:privateKey=...:certKey=... for TLS",
+        "REST and metrics; ssl:8443:privateKey=...:certKey=... for TLS",
         endpoint("tcp", "ssl", "systemd", "unix", "tcp6"),
     )
     channel_ports: str = option(
@@ -148,7 +148,7 @@ class ApiSection:
 
 @frozen
 class AuthSection:
-    """Who may subscribe."""
+    """Who may come in."""
 
     token: str = option(
         "", "the master token; empty: generated at the first start and kept in data_dir/token", no_spaces

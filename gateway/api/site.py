@@ -55,6 +55,7 @@ class ApiResource(Resource):
 
     def render(self, request: ApiRequest) -> int:
         """Whatever the method."""
+        request.set_header("server", "avl-gateway")  # Twisted would name its version
         task = asyncio.ensure_future(self._serve(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
