@@ -105,7 +105,11 @@ def test_a_list_that_is_sent_while_messages_are_registered_is_whole(run, redis):
 
             async def post() -> None:
                 for n in range(0, 3000, 100):
-                    own = [{"timestamp": BASE + n, "more": n}, {"timestamp": BASE + n + 0.5}, {"timestamp": BASE - 4000 + n}]
+                    own = [
+                        {"timestamp": BASE + n, "more": n},
+                        {"timestamp": BASE + n + 0.5},
+                        {"timestamp": BASE - 4000 + n},
+                    ]
                     await there.post(URL, own)
 
             posting = asyncio.ensure_future(post())
