@@ -70,9 +70,9 @@ class Client:
         query = {"data": json.dumps(data) if data else "", "fields": fields}
         return self._ask("GET", path, wait, params={name: text for name, text in query.items() if text})
 
-    def send(self, method: str, *path: str, body: Any = None) -> Answer:
-        """POST, PUT, PATCH, DELETE."""
-        return self._ask(method, path, 0.0, **({} if body is None else {"json": body}))
+    def send(self, method: str, *path: str, body: Any = None, wait: float = 0.0) -> Answer:
+        """POST, PUT, PATCH, DELETE; ``wait``: so long may the gateway wait."""
+        return self._ask(method, path, wait, **({} if body is None else {"json": body}))
 
     def fetch(self, *path: str) -> tuple[int, str]:
         """What needs no token: the status code and the text."""

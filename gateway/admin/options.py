@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.admin import items, messages, status, trackers
+from gateway.admin import commanding, items, messages, status, trackers
 from gateway.admin.selectors import KINDS
 from gateway.admin.values import moment
 
@@ -26,6 +26,7 @@ examples:
   messages device Van --from 2h --filter 'position.speed > 90'
   tail channel teltonika
   packets 352093081452251
+  command Van getparam param=2004
   tokens create info=dashboard ttl=30d
   --json devices list | jq '.[].name'
 
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add_types(commands)
     _add_messages(commands)
     _add_trackers(commands)
+    _add_command(commands)
     return made
 
 
@@ -164,6 +166,15 @@ def _add_range(command: argparse.ArgumentParser, count: int) -> None:
     command.add_argument("--from", dest="start", type=_moment, metavar="TIME", help="default: the last ones")
     command.add_argument("--to", type=_moment, metavar="TIME")
     command.add_argument("--count", type=_number, default=count, metavar="N", help=f"0: all; default: {count}")
+
+
+def _add_command(commands: Any) -> None:
+    sending = _command(commands, "command", commanding.run_command, "send a command to devices, and show the answers")
+    sending.add_argument("selector", metavar="DEVICE")
+    sending.add_argument("name", metavar="NAME", help="such as getver, getparam, custom: docs/commands.md has all")
+    sending.add_argument("properties", nargs="*", metavar="KEY=VALUE", help="VALUE is JSON where it can be")
+    sending.add_argument("--timeout", type=_number, default=30, metavar="S", help="seconds, 5 to 60; default: 30")
+    sending.add_argument("--queue", action="store_true", help="do not wait: have it sent when the device connects")
 
 
 def _moment(text: str) -> float:

@@ -380,3 +380,16 @@ def test_a_terminal_gets_colors_and_no_line_too_long(admin: Shell, van: str, gat
     plain = re.sub(rb"\x1b\[[\d;]*m", b"", shown).decode()
     assert VAN in plain
     assert max(map(len, plain.splitlines())) <= 60
+
+
+def test_a_command_is_sent_to_a_device_or_left_for_it(admin: Shell, van: str) -> None:
+    """One that is away is told of; a wrong property too."""
+    admin("command", "Van", "getver", status=1)
+    assert f"device with id {van} is not connected" in admin.errors
+    admin("command", "Van", "getver", "param", status=1)
+    assert "'param' should be like KEY=VALUE" in admin.errors
+    admin("command", "Van", "getparam", "param=x", status=1)
+    assert "properties validation failed" in admin.errors
+    [queued] = admin.json("command", VAN, "setdigout", "states=1", "--queue")
+    assert (queued["name"], queued["properties"], queued["device_id"]) == ("setdigout", {"states": "1"}, int(van))
+    assert "setdigout" in admin("command", VAN, "setdigout", "states=1", "--queue")
