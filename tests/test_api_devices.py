@@ -346,6 +346,20 @@ def test_a_store_that_fails_is_said_of_each_device(scene, monkeypatch):
     scene(scenario)
 
 
+def test_whose_an_ident_is_is_not_told_to_who_may_not_see_it(scene):
+    """It is taken, and that is all that a token of certain devices learns."""
+
+    async def scenario(there: Rest) -> None:
+        key = await key_for(there, {"uri": "gw/devices", "methods": ["PUT"], "ids": [2]})
+        theirs = {"json": {"configuration": {"ident": "a1"}}}
+        error = await there.refused("PATCH", f"{URL}/2", 400, key=key, **theirs)
+        assert (error["field"], error["id"]) == ("configuration.ident", 2)
+        assert error["reason"] == "another device has this ident already"
+        assert "device 1" in (await there.refused("PATCH", f"{URL}/2", 400, **theirs))["reason"]
+
+    scene(scenario)
+
+
 def test_a_token_sees_and_changes_what_it_may(scene):
     """Ids that it may not touch are as if they were not there; without the method, nothing at all."""
 

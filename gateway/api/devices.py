@@ -20,6 +20,7 @@ from gateway.api.fields import FieldsQuery, ItemsQuery
 from gateway.api.items import Id, Json, Name, created_access, given, listed, merged, one_by_one, views
 from gateway.api.operations import MiB, Operation, Right
 from gateway.api.parts import Parts
+from gateway.errors import IdentTaken
 from gateway.protocols.catalog import PROTOCOLS, TELTONIKA, TrackerProtocol
 from gateway.store.items import DAY, Device
 
@@ -163,8 +164,18 @@ async def patch_devices(call: Call) -> Answer:
 async def _change(call: Call, change: Any) -> Answer:
     names = device_names(call)
     devices, errors = await select_devices(call)
-    items = call.parts.items
-    jobs = (({"id": one.id}, lambda id=one.id: items.change_device(id, change)) for one in devices)
+
+    async def change_it(id: int) -> Device:
+        try:
+            device: Device = await call.parts.items.change_device(id, change)
+        except IdentTaken as error:
+            if call.permitted_ids() is None:
+                raise
+            reason = "another device has this ident already"  # whose it is, is nothing for a token of certain devices
+            raise ApiError.bad_request(reason, field=error.field) from None
+        return device
+
+    jobs = (({"id": one.id}, lambda id=one.id: change_it(id)) for one in devices)
     changed, more = await one_by_one(jobs)
     return Answer(await _views(call, changed, names), [*errors, *more])
 

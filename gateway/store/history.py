@@ -6,6 +6,7 @@ older than ``messages_ttl``, and what was deleted, is not shown, also where the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -16,6 +17,9 @@ from gateway.store.items import Items
 from gateway.store.keys import ShardKeys
 from gateway.store.ordered import FOREVER, Page, Source, Turn, merged
 from gateway.store.sources import Packets, SortedMessages, Span, microseconds
+
+YIELD_AFTER = 500
+"""Devices made ready for reading until others have their turn, some 3 ms."""
 
 Chunks = AsyncGenerator[list[bytes], None]
 """Lists of messages as JSON texts."""
@@ -116,7 +120,9 @@ class DeviceHistory:
     async def pages(self, device_ids: Sequence[int], span: Span) -> AsyncGenerator[Page, None]:
         """The same with the key of each message; negative where ``span`` is reverse."""
         sources: list[Source] = []
-        for device_id in device_ids:
+        for count, device_id in enumerate(device_ids, 1):
+            if count % YIELD_AFTER == 0:
+                await asyncio.sleep(0)
             device = self._items.devices.get(device_id)
             if device is None or not device.messages_ttl:
                 continue
