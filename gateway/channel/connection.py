@@ -7,36 +7,30 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 from typing import Protocol as Interface
 
 from twisted.python.failure import Failure
 
 from gateway import metrics
-from gateway.channel.counted import CountedConnection
+from gateway.channel.commandable import UNASKED_MOST, CommandableConnection
 from gateway.channel.intake import Intake
 from gateway.channel.observer import SHOWN_BYTES, Decision
 from gateway.channel.transport import keep_alive, kind_of, peer_of
-from gateway.errors import OutOfTurn, ProtocolViolation, StoreError
+from gateway.errors import ProtocolViolation, StoreError
 from gateway.protocols.catalog import Normalizer
 from gateway.protocols.teltonika.session import (
     NEED_DATA,
     PAUSED,
-    CommandAnswered,
-    CommandReceived,
     Event,
     IdentReceived,
     PacketReceived,
     PacketRejected,
 )
 from gateway.store.event_codes import CloseCode
-from gateway.store.items import Channel
 
 EVENTS_AT_ONCE = 8
-UNASKED_MOST = 200
-"""Messages of what a tracker said unasked that wait for storage, until no more is read."""
 LOG_FIRST, LOG_EVERY = 3, 1000
 
 
@@ -52,7 +46,7 @@ class Registry(Interface):
     def __contains__(self, connection: object) -> bool: ...
 
 
-class TrackerConnection(CountedConnection):
+class TrackerConnection(CommandableConnection):
     """One connection, driven by what its session makes of its bytes."""
 
     def __init__(
@@ -64,20 +58,13 @@ class TrackerConnection(CountedConnection):
         later: Callable[[Callable[[], None]], object],
     ) -> None:
         """``later`` calls a function when others had their turn."""
-        super().__init__(now)
-        self._intake = intake
+        super().__init__(intake, intake.protocol.session(max_packet), now)
         self._later = later
         self._connections = connections
-        self._session = intake.protocol.session(max_packet)
         self._normalizer: Normalizer | None = None
-        self._is_storing = False
-        self._is_draining = False
         self._is_advancing = False
         self._rejections = 0
-        self._unasked = 0
         self._taken = 0.0
-        self._device_id: int | None = None
-        self._is_line_wanted = False
 
     # -- what Twisted calls
 
@@ -114,35 +101,7 @@ class TrackerConnection(CountedConnection):
             self._connections.remove(self)
             self._intake.observer.closed(self, *self._ended(reason))
 
-    # -- what those who command the device call
-
-    @property
-    def may_send_command(self) -> bool:
-        """Whether a command can go out just now; if not, the line is told of as soon as one can."""
-        is_taking = not (self._is_closing or self._is_draining or self._is_storing) and self._intake.gate.is_open
-        may_send = is_taking and self._session.may_send_command
-        self._is_line_wanted = not may_send
-        return may_send
-
-    def send_command(self, payload: bytes, codec_id: int) -> None:
-        """Send it. Raises OutOfTurn where that cannot be, EncodeError."""
-        if self._is_closing:
-            raise OutOfTurn("the connection is being closed")
-        frame = self._session.send_command(payload, codec_id)
-        self._write(frame)
-        if self._intake.packets_ttl:
-            self._intake.observer.sent(self, frame)
-
-    def abandon_command(self) -> None:
-        """Its answer is not waited for any longer, or none is due. Raises OutOfTurn."""
-        self._session.abandon_command()
-
     # -- what channels call
-
-    @property
-    def channel(self) -> Channel:
-        """The one that it came to, as it is now."""
-        return self._intake.channel
 
     def gate_changed(self, is_open: bool) -> None:
         """Trackers' data can, or cannot, be taken."""
@@ -151,10 +110,6 @@ class TrackerConnection(CountedConnection):
         elif not self._is_storing and not self._is_closing:
             self._read(True)
             self._advance()
-
-    def close(self, why: str, code: CloseCode, *, is_routine: bool = False) -> None:
-        super().close(why, code, is_routine=is_routine)
-        self._leave_line()
 
     def said(self) -> bytes:
         """The beginning of what it sent and could not be used yet."""
@@ -197,7 +152,7 @@ class TrackerConnection(CountedConnection):
         self._later(self._go_on)
 
     def _go_on(self) -> None:
-        if not self._is_storing and not self._is_closing:
+        if not self._is_storing and not self._is_closing and not self._is_advancing:
             self._advance()
 
     def _react(self, event: Event) -> None:
@@ -209,32 +164,6 @@ class TrackerConnection(CountedConnection):
             self._reject(event)
         else:
             self._hear(event)
-
-    def _hear(self, event: CommandReceived | CommandAnswered) -> None:
-        """An answer goes to whoever waits for it; what nobody waits for is a message."""
-        metrics.count("command_responses", channel=self._intake.channel.name)
-        is_awaited = (
-            isinstance(event, CommandAnswered)
-            and self._device_id is not None
-            and self._intake.lines.answered(self._device_id, self, event.payload, event.refusal)
-        )
-        if not is_awaited:
-            self._tell(event.message)
-
-    def _tell(self, said: Mapping[str, Any]) -> None:
-        assert self.ident is not None
-        self._unasked += 1
-        self._intake.say(self.ident, self.peer, [said], self._told)
-
-    def _told(self, error: StoreError | None) -> None:
-        """It is a message now, or lost: a tracker says it once."""
-        self._unasked -= 1
-        if error is None:
-            self.msgs += 1
-        elif not self._is_closing:
-            self.log.info("what {ident} said unasked is lost: {error}", ident=self.ident, error=str(error))
-        if not self._is_reading and self._unasked < UNASKED_MOST and not self._is_advancing:
-            self._go_on()
 
     def _answer_ident(self, event: IdentReceived, decision: Decision) -> None:
         if self._is_closing:
@@ -321,25 +250,6 @@ class TrackerConnection(CountedConnection):
         """Go on with what is buffered; in the common case, nothing is, and the transport was never paused."""
         if not self._is_advancing and (self._session.buffered or not self._is_reading):
             self._advance()
-
-    # -- the line of the device
-
-    def _take_line(self, ident: str) -> None:
-        device = self._intake.device_of(ident)
-        if device is not None:
-            self._device_id = device.id
-            self._intake.lines.connected(device, self._intake.channel, self)
-
-    def _offer_line(self) -> None:
-        """A command may go out now, where one was wanted before and could not."""
-        if self._is_line_wanted and self._device_id is not None and not self._is_storing:
-            self._is_line_wanted = False
-            self._intake.lines.line_changed(self._device_id)
-
-    def _leave_line(self) -> None:
-        device_id, self._device_id = self._device_id, None
-        if device_id is not None:
-            self._intake.lines.disconnected(device_id, self)
 
     def _violate(self, violation: ProtocolViolation) -> None:
         metrics.count("violations", channel=self._intake.channel.name, reason=violation.reason)
