@@ -18,7 +18,6 @@ taken for the next command's, so after a command without one the line rests for 
 from __future__ import annotations
 
 import enum
-from collections import deque
 from typing import Any
 
 from attrs import define, field, frozen
@@ -89,7 +88,7 @@ class Conversation:
     _until: float = NEVER
     """WAITING: when the answer is given up. RESTING: when it goes on."""
     _may_fetch: bool = False
-    _clients: deque[Job] = field(factory=deque)
+    _clients: list[Job] = field(factory=list)
 
     @property
     def state(self) -> State:
@@ -177,7 +176,7 @@ class Conversation:
             assert self._job is not None
             return self._send(self._job, now)
         if self._clients:
-            return self._send(self._clients.popleft(), now)
+            return self._send(self._clients.pop(0), now)
         if self._may_fetch:
             self._may_fetch = False
             self._state = State.FETCHING
