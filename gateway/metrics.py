@@ -186,6 +186,7 @@ COUNTERS = (
     ("log_events", ("level",), "Events of the diagnostic log: warn, error; critical is a bug, with a traceback"),
     ("library_warnings", ("place",), "Warnings of libraries"),
     ("api_requests", ("operation", "status"), "Requests to the API"),
+    ("api_connections_refused", (), "Connections to the API refused: there were as many as there may be"),
     ("api_clients_gone", (), "Requests whose client left, or stopped reading, before the answer's end"),
 )
 

@@ -7,67 +7,17 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
-from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from gateway.api.answers import failed
 from gateway.api.call import Call, convert, convert_entries, item_type, parse_json
 from gateway.api.errors import ApiError
-from gateway.api.operations import KiB, MiB, Operation, Right
+from gateway.api.http import ApiRequest, address_of, key_of
+from gateway.api.operations import Operation, Right
 from gateway.api.parts import Parts
 from gateway.store.access import Access
 from gateway.store.tokens import Token
 
-PREFIXES = ("FlespiToken", "Bearer")
-HEAD_MOST = 128 * KiB
-"""Of a request's first line and headers: selectors and ``data`` stand in the path. Twisted's own limit is 16 KiB."""
 ARGUMENTS_MOST = 100
-BODY_MOST_OF_ALL = 16 * MiB
-"""What is kept of a request's body; each operation has a limit of its own, and none above this."""
-
-
-class ApiChannel(HTTPChannel):
-    """One connection of a client."""
-
-    MAX_LENGTH = HEAD_MOST
-    totalHeadersSize = HEAD_MOST
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Twisted would hang up without a word."""
-        error = ApiError.too_large(f"the request's first line or a header is longer than {HEAD_MOST} bytes")
-        body = failed(error).whole()
-        head = (
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        )
-        assert self.transport is not None
-        self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        self.loseConnection()  # type: ignore[no-untyped-call]
-
-
-class ApiRequest(Request):
-    """A request whose body has a bound: more is neither kept nor waited for."""
-
-    is_too_large = False
-    _received = 0
-
-    def set_header(self, name: str, value: str) -> None:
-        """Of the answer."""
-        self.responseHeaders.setRawHeaders(name, [value])
-
-    def gotLength(self, length: int | None) -> None:
-        if length is not None and length > BODY_MOST_OF_ALL:
-            self.is_too_large = True
-            length = 0
-        super().gotLength(length)  # type: ignore[no-untyped-call]
-
-    def handleContentChunk(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._received > BODY_MOST_OF_ALL:
-            self.is_too_large = True
-        if not self.is_too_large:
-            super().handleContentChunk(data)  # type: ignore[no-untyped-call]
-        elif self._received > 4 * BODY_MOST_OF_ALL:
-            self.channel.forceAbortClient()
 
 
 def segments_of(request: Request) -> list[str]:
@@ -79,23 +29,15 @@ def segments_of(request: Request) -> list[str]:
         raise ApiError.bad_request("the path is not UTF-8 after percent-decoding") from None
 
 
-def address_of(request: Request) -> str:
-    """The client's address without its port; limits on failures hold for it."""
-    return str(getattr(request.getClientAddress(), "host", "") or "local")
-
-
 def authenticate(request: Request, parts: Parts) -> Token:
     """The token of the header ``Authorization``. Raises ApiError: 401, 429."""
     address = address_of(request)
     now = time.time()
     if parts.failures.is_blocked(address, now):
         raise ApiError.too_many("too many wrong tokens from this address: wait a minute")
-    headers = request.requestHeaders.getRawHeaders(b"authorization")
-    if not headers:
+    key = key_of(request)
+    if not key:
         raise ApiError.unauthorized("no token: send the header Authorization: FlespiToken KEY")
-    header = headers[0].decode("latin-1")
-    word, _, rest = header.strip().partition(" ")
-    key = rest.strip() if word in PREFIXES else header.strip()
     token: Token | None = parts.tokens.authenticate(key, now, address)
     if token is None:
         parts.failures.failed(address, now, key)
@@ -128,6 +70,8 @@ def _check_right(right: Right, method: str, access: Access) -> None:
 
 
 def _body_of(request: ApiRequest, operation: Operation) -> bytes:
+    if request.is_one_too_many:
+        raise ApiError.unavailable("too many bodies are under way: try again a little later")
     if request.is_too_large:
         raise ApiError.too_large(f"the body is larger than {operation.body_most} bytes")
     body: bytes = request.content.read() if request.content is not None else b""

@@ -8,7 +8,6 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.web.server import Site
 
 from gateway import aio
 from gateway.api.nouns import operations
@@ -29,7 +28,7 @@ class ApiServer:
         self._reactor = reactor
         self._listen = listen
         self._resource = ApiResource(parts, operations(), cors_origins)
-        self._site: Site = make_site(self._resource)
+        self._site = make_site(self._resource, parts)
         self._port: IListeningPort | None = None
 
     @property

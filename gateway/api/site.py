@@ -10,23 +10,22 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import EncodingResourceWrapper, Resource
-from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request, Site
+from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request
 
 from gateway import metrics
 from gateway.api.answers import Answer, failed
 from gateway.api.errors import ApiError
+from gateway.api.http import ApiRequest, ApiSite
 from gateway.api.operations import Operation, Router
 from gateway.api.outlet import Gone, Outlet
 from gateway.api.parts import Parts
-from gateway.api.request import ApiChannel, ApiRequest, make_call, segments_of
+from gateway.api.request import make_call, segments_of
 from gateway.errors import GatewayError, StoreError, StoreFull
 
 HANDLER_TIME = 90.0
 """Seconds until a handler must have its answer; the longest wait that a client may ask for is 60 s."""
 CALLS_MOST = 500
 """Requests under way at once; more are refused with 503."""
-IDLE_TIME = 75.0
-"""Seconds that a kept-alive connection may be silent: above what clients and proxies use, so that they close first."""
 GZIP_LEVEL = 1
 """Level 6 costs three times as much and saves an eighth of messages' JSON."""
 ALLOWED_HEADERS = "Authorization, Content-Type, x-flespi-app, x-flespi-cid, x-flespi-trace"
@@ -168,15 +167,6 @@ class FastGzip(GzipEncoderFactory):
         return super().encoderForRequest(request) if request.method != b"HEAD" else None  # type: ignore[no-untyped-call]
 
 
-class ApiSite(Site):
-    """Makes the connections and requests of the API."""
-
-    requestFactory = ApiRequest
-    protocol = ApiChannel  # type: ignore[assignment]
-    noisy = False
-
-
-def make_site(resource: ApiResource) -> Site:
+def make_site(resource: ApiResource, parts: Parts) -> ApiSite:
     """What an endpoint listens with."""
-    root = EncodingResourceWrapper(resource, [FastGzip()])
-    return ApiSite(root, timeout=IDLE_TIME)  # type: ignore[no-untyped-call]
+    return ApiSite(EncodingResourceWrapper(resource, [FastGzip()]), parts)
