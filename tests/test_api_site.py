@@ -15,9 +15,9 @@ from twisted.internet import reactor
 from gateway.api.answers import Answer
 from gateway.api.call import Call
 from gateway.api.errors import ApiError
+from gateway.api.http import BODY_MOST_OF_ALL, HEAD_MOST
 from gateway.api.operations import Operation, Right
 from gateway.api.parts import Parts
-from gateway.api.http import BODY_MOST_OF_ALL, HEAD_MOST
 from gateway.api.server import ApiServer
 from gateway.errors import StoreFull, StoreUnavailable
 from gateway.store.failures import Failures
