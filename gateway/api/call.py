@@ -75,17 +75,18 @@ def parse_json(text: bytes, what: str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ApiError.bad_request(f"{what} is not JSON: {error}") from None
-    if _is_deeper(value, DEPTH_MOST):
+    if is_deeper(value, DEPTH_MOST):
         raise ApiError.bad_request(f"{what} is nested deeper than {DEPTH_MOST} levels")
     return value
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether arrays and objects stand in each other more than ``levels`` times."""
     if not isinstance(value, dict | list):
         return False
     if levels == 0:
         return True
-    return any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
+    return any(is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
 def convert(value: Any, kind: Any, what: str, *, strict: bool = True, within: str = "") -> Any:

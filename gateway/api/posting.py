@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from gateway.api.call import Entry
+from gateway.api.call import Entry, is_deeper
 from gateway.api.errors import ApiError
 from gateway.mqtt.topics import is_safe_level
 
@@ -56,7 +56,7 @@ def _check(message: Message) -> None:
             )
     for name in TIMES:
         _check_time(name, message.get(name, 0.0))
-    if any(_is_deeper(value, LEVELS_MOST - 1) for value in message.values()):
+    if any(is_deeper(value, LEVELS_MOST - 1) for value in message.values()):
         raise ApiError.bad_request(f"the message is nested deeper than {LEVELS_MOST} levels")
     size = len(orjson.dumps(message))
     if size > MESSAGE_BYTES_MOST:
@@ -66,11 +66,3 @@ def _check(message: Message) -> None:
 def _check_time(name: str, value: Any) -> None:
     if type(value) not in (int, float) or not 0 <= value <= LATEST:
         raise ApiError.bad_request(f"{name} should be a number: UNIX seconds, from 0 to {LATEST}", field=name)
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    return levels == 0 or any(
-        _is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value)
-    )
