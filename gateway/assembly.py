@@ -30,7 +30,8 @@ from gateway.registrar import Registrar
 from gateway.settings import Settings
 from gateway.stages import Background
 from gateway.storage import StoreStage, store_reader
-from gateway.store.items import Change, Channel, Device
+from gateway.store.item import KINDS
+from gateway.store.items import Change, Channel, Item
 from gateway.store.purge import Purger
 from gateway.store.reader import LogReader
 from gateway.store.trim import Trimmer
@@ -200,8 +201,8 @@ class ChannelsStage:
 
     async def start(self) -> None:
         _raise_open_files()
-        await self._topics.publish_all("devices", list(self._store.items.devices.values()))
-        await self._topics.publish_all("channels", list(self._store.items.channels.values()))
+        for kind in KINDS:
+            await self._topics.publish_all(kind, list(self._store.items.of(kind).values()))
         self._store.items.on_change.append(self._topics.changed)
         self.channels.connections.on_count.append(self._count)
         await self.channels.start()
@@ -214,7 +215,7 @@ class ChannelsStage:
     def _count(self, channel_id: int) -> None:
         self._topics.connections(channel_id, self.channels.connections.count(channel_id))
 
-    def _view(self, item: Channel | Device) -> dict[str, Any]:
+    def _view(self, item: Item) -> dict[str, Any]:
         if not isinstance(item, Channel):
             return view_of(item)
         port = self.channels.port_of(item)

@@ -257,7 +257,7 @@ def test_two_devices_with_one_ident_do_not_keep_the_gateway_from_starting(run, r
     async def scenario() -> None:
         items = Items(redis)
         first = await items.create_device(ident="1", **TRACKER)
-        await redis.hset(keys.DEVICES, "2", b'{"id":2,"name":"x","protocol_id":14,"device_type_id":303,'
+        await redis.hset(keys.items("devices"), "2", b'{"id":2,"name":"x","protocol_id":14,"device_type_id":303,'
                          b'"configuration":{"ident":"1"}}')  # fmt: skip
         again = await loaded(redis)
         assert again.find_device(14, "1") == first

@@ -86,7 +86,7 @@ def test_what_the_first_version_stored_counts_as_said(run, redis, restart):
             b'{"id":1,"name":"a","protocol_id":14,"messages_ttl":5,"configuration":{"listen":["tcp:7"]},'
             b'"metadata":{"configured":' + said + b"}}"
         )
-        await redis.hset(keys.CHANNELS, "1", text)
+        await redis.hset(keys.items("channels"), "1", text)
         await redis.hset(keys.NEXT_IDS, "channels", 1)
         items = await restart(SECTION)
         [channel] = items.channels.values()

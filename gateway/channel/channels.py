@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from twisted.logger import Logger
 
@@ -248,9 +248,9 @@ class Channels:
 
     def _item_changed(self, change: Change) -> None:
         """A device that is not what it was: its tracker logs in again, and is taken as what it is now."""
-        old, new = change.old, change.new
-        if isinstance(old, Channel) or isinstance(new, Channel):
+        if change.kind != "devices":
             return
+        old, new = cast("tuple[Device | None, Device | None]", (change.old, change.new))
         if old is not None and new is not None and _is_same_tracker(old, new):
             if old.enabled and not new.enabled:
                 self.connections.close_ident(*old.key, CloseCode.DEVICE_DISABLED)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.mqtt.properties import PropertyTopics
-from gateway.store.items import Change, Channel, Device
+from gateway.store.items import Change, Device, Item
 
 PROPERTIES = ("name", "enabled", "configuration", "messages_ttl", "protocol_id", "device_type_id", "uri")
 """With a topic of their own. Each costs a broker a retained message for each item; the others are in the object."""
 
 YIELD_AFTER = 100
 
-View = Callable[[Channel | Device], dict[str, Any]]
+View = Callable[[Item], dict[str, Any]]
 
 
 class ItemTopics:
@@ -24,7 +24,7 @@ class ItemTopics:
         self._properties = properties
         self._view = view
 
-    def publish(self, kind: str, item: Channel | Device) -> None:
+    def publish(self, kind: str, item: Item) -> None:
         """What it is now."""
         view = self._view(item)
         self._properties.publish_item(kind, item.id, view)
@@ -41,7 +41,7 @@ class ItemTopics:
         else:
             self._properties.forget_item(change.kind, change.id)
 
-    async def publish_all(self, kind: str, items: Sequence[Channel | Device]) -> None:
+    async def publish_all(self, kind: str, items: Sequence[Item]) -> None:
         """At the start; a gateway that was killed left ``connected`` as it was."""
         for count, item in enumerate(items):
             self._publish_initial(kind, item.id)
@@ -50,20 +50,24 @@ class ItemTopics:
                 await asyncio.sleep(0)
 
     def _publish_initial(self, kind: str, item_id: int) -> None:
-        if kind == "devices":
+        if kind in ("devices", "streams"):
             self._properties.publish_property(kind, item_id, "connected", False)
-        else:
+        elif kind == "channels":
             self._properties.publish_property(kind, item_id, "connections_count", 0)
 
     def connected(self, device_id: int, is_connected: bool) -> None:
         """A device's tracker came, or went."""
         self._properties.publish_property("devices", device_id, "connected", is_connected)
 
+    def stream_connected(self, stream_id: int, is_connected: bool) -> None:
+        """A stream reached its target, or lost it."""
+        self._properties.publish_property("streams", stream_id, "connected", is_connected)
+
     def connections(self, channel_id: int, count: int) -> None:
         """So many connections of a channel now."""
         self._properties.publish_property("channels", channel_id, "connections_count", count)
 
 
-def _is_other_tracker(old: Channel | Device, new: Channel | Device) -> bool:
+def _is_other_tracker(old: Item, new: Item) -> bool:
     """The connection of the old one no longer concerns the device; that of the new one is told when it comes."""
     return isinstance(old, Device) and isinstance(new, Device) and old.key != new.key

@@ -1,12 +1,12 @@
-"""What a channel and a device are, and what they may hold.
+"""What channels, devices, plugins and streams are, and what they may hold.
 
-Field names and defaults are flespi's (its REST documentation of channels and devices).
+Field names and defaults are flespi's (its REST documentation of these items).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from attrs import asdict, field, fields, frozen
@@ -81,7 +81,47 @@ class Device:
         return self.protocol_id, self.ident
 
 
-T = TypeVar("T", Channel, Device)
+@frozen
+class Plugin:
+    """What a message of the devices that it is assigned to goes through before it is registered."""
+
+    id: int
+    name: str
+    type: str
+    """The name of the type's file with hyphens, such as ``msg-erase``."""
+    enabled: bool = True
+    priority: int = 0
+    """Plugins of a device run by it, the lowest first; of the same priority, by id."""
+    validate_message: str = ""
+    """An expression; messages for which it is not true pass the plugin by. Empty: none does."""
+    configuration: dict[str, Any] = field(factory=dict)
+    metadata: dict[str, Any] = field(factory=dict)
+
+
+@frozen
+class Stream:
+    """What carries messages to another system, from a place of its own in the logs."""
+
+    id: int
+    name: str
+    protocol: str
+    """The name of the type's file, such as ``http``."""
+    enabled: bool = True
+    queue_ttl: int = DAY
+    """Seconds that a message waits for its delivery at most."""
+    validate_message: str = ""
+    """An expression; messages for which it is not true are not delivered. Empty: all are."""
+    configuration: dict[str, Any] = field(factory=dict)
+    metadata: dict[str, Any] = field(factory=dict)
+    pauses: list[list[float | None]] = field(factory=list)
+    """When it was disabled, and enabled again: what came meanwhile is not for it. UNIX seconds; None: it still is."""
+
+
+Item: TypeAlias = Channel | Device | Plugin | Stream
+KINDS: dict[str, type[Item]] = {"channels": Channel, "devices": Device, "plugins": Plugin, "streams": Stream}
+"""As flespi's paths and topics call them."""
+
+T = TypeVar("T", Channel, Device, Plugin, Stream)
 
 
 def checked(item: T) -> T:
@@ -92,6 +132,8 @@ def checked(item: T) -> T:
         size = len(_json(getattr(item, name), name))
         if size > JSON_MOST:
             raise ItemError(f"{name} takes {size} bytes as JSON, {JSON_MOST} is the most", name)
+    if isinstance(item, Plugin | Stream):
+        return item
     protocol = PROTOCOLS.get(item.protocol_id)
     if protocol is None:
         raise ItemError(f"protocol {item.protocol_id} not found", "protocol_id")
@@ -117,12 +159,12 @@ def _json(value: Any, name: str) -> bytes:
         raise ItemError(f"{name} cannot be stored as JSON: {error}", name) from None
 
 
-def encoded(item: Channel | Device) -> bytes:
+def encoded(item: Item) -> bytes:
     """As it is stored."""
     return orjson.dumps(asdict(item, recurse=False))
 
 
-def decoded(kind: type[T], text: bytes) -> T:
+def decoded(kind: type[Any], text: bytes) -> Any:
     """An item as stored; keys of a later version are left alone."""
     known = {attribute.name for attribute in fields(kind)}
     values = {key: value for key, value in orjson.loads(text).items() if key in known}
@@ -136,7 +178,7 @@ class Purge:
     """A deleted item some of whose keys may be left. ``at``: when it was deleted, UNIX seconds."""
 
     kind: str
-    item: Channel | Device
+    item: Item
     at: float
 
 
@@ -149,5 +191,4 @@ def decoded_purge(text: bytes) -> Purge:
     """As :func:`encoded_purge` stored it."""
     stored = orjson.loads(text)
     item_text = orjson.dumps(stored["item"])
-    item = decoded(Channel, item_text) if stored["kind"] == "channels" else decoded(Device, item_text)
-    return Purge(stored["kind"], item, stored["at"])
+    return Purge(stored["kind"], decoded(KINDS[stored["kind"]], item_text), stored["at"])

@@ -6,18 +6,17 @@ Redis may have taken a change whose answer got lost. The client was told that it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from gateway.store import keys
 from gateway.store.connection import Client, store_errors
-from gateway.store.item import Channel, Device, Purge, decoded, decoded_purge, encoded, encoded_purge
+from gateway.store.item import KINDS, Channel, Device, Item, Purge, decoded, decoded_purge, encoded, encoded_purge
 
-Item: TypeAlias = Channel | Device
-T = TypeVar("T", Channel, Device)
+T = TypeVar("T", bound=Item)
 
 
 class ItemRecords:
@@ -31,19 +30,15 @@ class ItemRecords:
         """(kind, name or ident) of configured items that were deleted -> what the configuration had said of them."""
         self.doubtful: set[tuple[str, int]] = set()
 
-    async def load(self) -> tuple[dict[int, Channel], dict[int, Device]]:
-        """All channels and devices, by id and in its order. Raises StoreError."""
+    async def load(self) -> dict[str, dict[int, Any]]:
+        """All items of each kind, by id and in its order. Raises StoreError."""
         with store_errors():
-            channels = await self._redis.hvals(keys.CHANNELS)
-            devices = await self._redis.hvals(keys.DEVICES)
+            texts = {kind: await self._redis.hvals(keys.items(kind)) for kind in KINDS}
             purges = await self._redis.hvals(keys.PURGES)
             deleted = await self._redis.hgetall(keys.DELETED)
         self.purges = {(purge.kind, purge.item.id): purge for purge in map(decoded_purge, purges)}
         self.deleted = {_place(name.decode()): orjson.loads(text) for name, text in deleted.items()}
-        return (
-            _by_id(decoded(Channel, text) for text in channels),
-            _by_id(decoded(Device, text) for text in devices),
-        )
+        return {kind: _by_id(decoded(KINDS[kind], text) for text in found) for kind, found in texts.items()}
 
     async def next_id(self, kind: str) -> int:
         """One that no item has had. Raises StoreError."""
@@ -53,34 +48,38 @@ class ItemRecords:
     async def write(self, kind: str, item: Item) -> None:
         """Store a new or changed item. Raises StoreError."""
         with self._in_doubt(kind, item.id), store_errors():
-            await self._redis.hset(_key(kind), str(item.id), encoded(item))
+            await self._redis.hset(keys.items(kind), str(item.id), encoded(item))
 
-    async def remove(self, kind: str, item: Item, configured_as: str | None) -> None:
-        """Remove an item, and remember what is to be purged, and what the configuration shall not make again.
+    async def remove(self, kind: str, item: Item, configured_as: str | None, links: Sequence[str] = ()) -> None:
+        """Remove an item and its ``links``, and remember what is to be purged, and what the configuration shall not
+        make again.
 
         Raises StoreError.
         """
         purge = Purge(kind, item, self._now())
+        said = item.configured if isinstance(item, Channel | Device) else {}
         with self._in_doubt(kind, item.id), store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hdel(_key(kind), str(item.id))
+                pipe.hdel(keys.items(kind), str(item.id))
                 pipe.hset(keys.PURGES, f"{kind}:{item.id}", encoded_purge(purge))
+                if links:
+                    pipe.hdel(keys.LINKS, *links)
                 if configured_as is not None:
-                    pipe.hset(keys.DELETED, f"{kind}:{configured_as}", orjson.dumps(item.configured))
+                    pipe.hset(keys.DELETED, f"{kind}:{configured_as}", orjson.dumps(said))
                 await pipe.execute()
         self.purges[kind, item.id] = purge
         if configured_as is not None:
-            self.deleted[kind, configured_as] = item.configured
+            self.deleted[kind, configured_as] = said
 
     async def mend(self, kind: str, id: int, item: Item | None) -> None:
         """Write what a doubtful item is; None: it is none. Raises StoreError."""
         with store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 if item is not None:
-                    pipe.hset(_key(kind), str(id), encoded(item))
+                    pipe.hset(keys.items(kind), str(id), encoded(item))
                     pipe.hdel(keys.PURGES, f"{kind}:{id}")
                 else:
-                    pipe.hdel(_key(kind), str(id))
+                    pipe.hdel(keys.items(kind), str(id))
                 await pipe.execute()
         self.doubtful.discard((kind, id))
 
@@ -98,10 +97,6 @@ class ItemRecords:
             self.doubtful.add((kind, id))
             raise
         self.doubtful.discard((kind, id))
-
-
-def _key(kind: str) -> str:
-    return keys.CHANNELS if kind == "channels" else keys.DEVICES
 
 
 def _by_id(items: Iterable[T]) -> dict[int, T]:

@@ -1,4 +1,4 @@
-"""Channels and devices: what the operator made, kept in Redis and mirrored in memory.
+"""Channels, devices, plugins and streams: what the operator made, kept in Redis and mirrored in memory.
 
 Field names and defaults are flespi's (its REST documentation of channels and devices). A change is written to Redis
 first; readers of the mirror never see what is not stored. Items are values: a change makes a new one from the old, one
@@ -20,21 +20,41 @@ from twisted.logger import Logger
 
 from gateway.errors import IdentTaken, ItemError, NoSuchItem
 from gateway.store.connection import Client
-from gateway.store.item import DAY, DEVICE_MESSAGES_TTL, Channel, Device, Purge, checked
+from gateway.store.item import DAY, DEVICE_MESSAGES_TTL, KINDS, Channel, Device, Item, Plugin, Purge, Stream, checked
 from gateway.store.item_records import ItemRecords
+from gateway.store.links import Link, Links
 
-__all__ = ["CHANNELS_MOST", "DAY", "DEVICE_MESSAGES_TTL", "Change", "Channel", "Device", "Items", "Purge"]
+__all__ = [
+    "CHANNELS_MOST",
+    "DAY",
+    "DEVICE_MESSAGES_TTL",
+    "Change",
+    "Channel",
+    "Device",
+    "Item",
+    "Items",
+    "Link",
+    "Links",
+    "Plugin",
+    "Purge",
+    "Stream",
+]
 
 CHANNELS_MOST = 1000
 """Channels in all; each has at least one socket, and every reader asks Redis for all of their logs at once."""
 
-Item: TypeAlias = Channel | Device
-T = TypeVar("T", Channel, Device)
+OTHERS_MOST = 1000
+"""Plugins in all, and streams in all; each stream reads the logs by itself."""
+
+T = TypeVar("T", Channel, Device, Plugin, Stream)
 
 
 @frozen
 class Change:
-    """What happened to an item. ``kind``: channels, devices; created: ``old`` is None; deleted: ``new`` is None."""
+    """What happened to an item. ``kind``: channels, devices, plugins, streams.
+
+    Created: ``old`` is None; deleted: ``new`` is None.
+    """
 
     kind: str
     id: int
@@ -82,6 +102,9 @@ class Items:
         self._device_messages_ttl = device_messages_ttl
         self.channels: dict[int, Channel] = {}
         self.devices: dict[int, Device] = {}
+        self.plugins: dict[int, Plugin] = {}
+        self.streams: dict[int, Stream] = {}
+        self.links = Links(redis, now=now)
         self._by_ident: dict[tuple[int, str], Device] = {}
         self._claims: dict[tuple[int, str], asyncio.Future[None]] = {}
         self._new_channels = 0
@@ -92,12 +115,25 @@ class Items:
 
     async def load(self) -> None:
         """Read everything from Redis. Raises StoreError."""
-        self.channels, self.devices = await self.records.load()
+        loaded = await self.records.load()
+        self.channels, self.devices = loaded["channels"], loaded["devices"]
+        self.plugins, self.streams = loaded["plugins"], loaded["streams"]
+        await self.links.load(lambda kind, id: kind in KINDS and id in self.of(kind))
         self._by_ident = {}
         for device in self.devices.values():
             first = self._by_ident.setdefault(device.key, device)
             if first is not device:
                 self.log.error("devices {a} and {b} have the same ident: {b} gets nothing", a=first.id, b=device.id)
+
+    def of(self, kind: str) -> dict[int, Any]:
+        """The mirror of a kind: channels, devices, plugins, streams."""
+        mirrors: dict[str, dict[int, Any]] = {
+            "channels": self.channels,
+            "devices": self.devices,
+            "plugins": self.plugins,
+            "streams": self.streams,
+        }
+        return mirrors[kind]
 
     @property
     def purges(self) -> dict[tuple[str, int], Purge]:
@@ -155,8 +191,7 @@ class Items:
         async with self._lock("channels", id):
             old = self._known(self.channels, id)
             async with self.around_channel(old, None):
-                await self.records.remove("channels", old, old.configured.get("name"))
-                del self.channels[id]
+                await self._remove("channels", old, old.configured.get("name"))
             self._tell("channels", old, None)
             return old
 
@@ -210,11 +245,65 @@ class Items:
         """Remove it; what it leaves is purged afterwards. Raises NoSuchItem, StoreError."""
         async with self._lock("devices", id):
             old = self._known(self.devices, id)
-            await self.records.remove("devices", old, old.ident if "name" in old.configured else None)
-            del self.devices[id]
+            await self._remove("devices", old, old.ident if "name" in old.configured else None)
             self._release(old)
             self._tell("devices", old, None)
             return old
+
+    # -- plugins and streams
+
+    @whole
+    async def create_plugin(self, **values: Any) -> Plugin:
+        """Store a new plugin. Raises ItemError, StoreError."""
+        return await self._create("plugins", Plugin, values)
+
+    @whole
+    async def create_stream(self, **values: Any) -> Stream:
+        """Store a new stream. Raises ItemError, StoreError."""
+        return await self._create("streams", Stream, values)
+
+    async def _create(self, kind: str, make: type[T], values: dict[str, Any]) -> T:
+        if len(self.of(kind)) >= OTHERS_MOST:
+            raise ItemError(f"there are {OTHERS_MOST} {kind}, which is the most that can be")
+        checked(make(id=0, **values))
+        return await self._put(kind, None, make(id=await self.records.next_id(kind), **values))
+
+    @whole
+    async def change_plugin(self, id: int, change: Callable[[Plugin], Plugin]) -> Plugin:
+        """Store what ``change`` makes of the plugin as it is then. Raises ItemError, StoreError."""
+        return await self._change("plugins", id, change)
+
+    @whole
+    async def change_stream(self, id: int, change: Callable[[Stream], Stream]) -> Stream:
+        """The same of a stream."""
+        return await self._change("streams", id, change)
+
+    async def _change(self, kind: str, id: int, change: Callable[[T], T]) -> T:
+        async with self._lock(kind, id):
+            old: T = self._known(self.of(kind), id)
+            new = checked(change(old))
+            return old if new == old else await self._put(kind, old, new)
+
+    async def _put(self, kind: str, old: T | None, new: T) -> T:
+        await self.records.write(kind, new)
+        self.of(kind)[new.id] = new
+        self._tell(kind, old, new)
+        return new
+
+    @whole
+    async def delete_other(self, kind: str, id: int) -> Plugin | Stream:
+        """Remove a plugin or a stream (``kind``: plugins, streams). Raises NoSuchItem, StoreError."""
+        async with self._lock(kind, id):
+            old: Plugin | Stream = self._known(self.of(kind), id)
+            await self._remove(kind, old, None)
+            self._tell(kind, old, None)
+            return old
+
+    async def _remove(self, kind: str, old: Item, configured_as: str | None) -> None:
+        """From Redis and the mirror, with its links."""
+        await self.records.remove(kind, old, configured_as, self.links.names_of(kind, old.id))
+        del self.of(kind)[old.id]
+        self.links.forget(kind, old.id)
 
     @contextmanager
     def _claimed(self, new: Device, old: Device | None = None) -> Iterator[None]:
@@ -252,8 +341,7 @@ class Items:
         """Bring Redis in line with the mirror, where it did not say whether it took a change. Raises StoreError."""
         for kind, id in list(self.records.doubtful):
             async with self._lock(kind, id):
-                mirror: dict[int, Any] = self.channels if kind == "channels" else self.devices
-                await self.records.mend(kind, id, mirror.get(id))
+                await self.records.mend(kind, id, self.of(kind).get(id))
 
     async def settle(self, timeout: float) -> None:
         """Wait for the changes under way, ``timeout`` seconds at most: before what they need is stopped."""

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-CHANNELS = "gw:{items}:channels"
-"""Hash: channel id -> the channel as JSON."""
-DEVICES = "gw:{items}:devices"
-"""Hash: device id -> the device as JSON."""
+
+def items(kind: str) -> str:
+    """Hash: id -> an item of ``kind`` (channels, devices, plugins, streams) as JSON."""
+    return f"gw:{{items}}:{kind}"
+
+
+LINKS = "gw:{items}:links"
+"""Hash: ``<kind>:<id>:<kind>:<id>`` -> what a plugin or a stream has to do with a device or a channel, as JSON."""
 NEXT_IDS = "gw:{items}:next_ids"
 """Hash: kind of item -> the last id given away."""
 PURGES = "gw:{items}:purges"
@@ -53,6 +57,20 @@ class ShardKeys:
     def posted(self) -> str:
         """Stream: what came for devices by the API; the registrar reads it beside the channel logs."""
         return self._key("devices:posted")
+
+    def deferred(self, device_id: int) -> str:
+        """List: messages that wait for plugins which ask others, as they came, oldest first."""
+        return self._key(f"device:{device_id}:deferred")
+
+    @property
+    def deferring(self) -> str:
+        """Set: ids of the devices with such messages."""
+        return self._key("devices:deferring")
+
+    @property
+    def processed(self) -> str:
+        """Stream: what plugins that ask others made of messages; the registrar reads it beside the channel logs."""
+        return self._key("devices:processed")
 
     @property
     def hidden(self) -> str:
@@ -134,6 +152,11 @@ class ShardKeys:
         """Hash: device id -> what a device of unknown model answered when it was asked for it."""
         return self._key("devices:models_asked")
 
+    @property
+    def ident_models(self) -> str:
+        """Hash: ``<protocol id>:<ident>`` of a tracker that no device stands for -> the model that it said, as JSON."""
+        return self._key("idents:models")
+
     # -- what belongs to one item, and goes with it
 
     def of_channel(self, channel_id: int) -> list[str]:
@@ -160,8 +183,13 @@ class ShardKeys:
             self.commands(device_id),
             self.commands_result(device_id),
             self.settings(device_id),
+            self.deferred(device_id),
         ]
 
     def fields_of_device(self, device_id: int) -> list[tuple[str, str]]:
         """Its fields in hashes of all: (key, field)."""
         return [(self.sizes, str(device_id)), (self.models_asked, str(device_id))]
+
+    def of_other(self, kind: str, item_id: int) -> list[str]:
+        """All keys of a plugin or a stream."""
+        return [self.log(kind, item_id)]

@@ -86,8 +86,10 @@ class Purger:
         id = purge.item.id
         if purge.kind == "channels":
             names, fields = self._keys.of_channel(id), self._keys.fields_of_channel(id, self._readers)
-        else:
+        elif purge.kind == "devices":
             names, fields = self._keys.of_device(id), self._keys.fields_of_device(id)
+        else:
+            names, fields = self._keys.of_other(purge.kind, id), []
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.unlink(*names)

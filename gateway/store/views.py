@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from gateway.store.item import Channel, Device
+from gateway.store.item import Channel, Item, Plugin, Stream
 
 CID = 1
 """flespi's account id: a gateway of one's own has one account."""
 
 
-def view_of(item: Channel | Device) -> dict[str, Any]:
+def view_of(item: Item) -> dict[str, Any]:
     """The object without what depends on the running gateway, such as a channel's ``uri``."""
+    if isinstance(item, Plugin | Stream):
+        return _view_of_other(item)
     common = {
         "id": item.id,
         "name": item.name,
@@ -25,3 +28,36 @@ def view_of(item: Channel | Device) -> dict[str, Any]:
         return common
     own = {"device_type_id": item.device_type_id, "messages_rotate": item.messages_rotate}
     return {**common, **own, "media_ttl": 0, "media_rotate": 0}
+
+
+SECRET = re.compile(r"pass(word|phrase)?$|secret|token|private_key|api_?key|authorization", re.IGNORECASE)
+"""Names of values that the log and MQTT do not show."""
+HIDDEN = "***"
+
+
+def without_secrets(value: Any, name: str = "") -> Any:
+    """A configuration for those who may not know its passwords; the form stays."""
+    if isinstance(value, dict):
+        return {key: without_secrets(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(item, name) for item in value]
+    if isinstance(value, str) and value and SECRET.search(name):
+        return HIDDEN
+    return re.sub(r"(\w://[^/@:\s]*:)[^@/\s]+@", rf"\1{HIDDEN}@", value) if isinstance(value, str) else value
+
+
+def _view_of_other(item: Plugin | Stream) -> dict[str, Any]:
+    own: dict[str, Any] = (
+        {"type_name": item.type, "priority": item.priority}
+        if isinstance(item, Plugin)
+        else {"protocol_name": item.protocol, "queue_ttl": item.queue_ttl}
+    )
+    return {
+        "id": item.id,
+        "name": item.name,
+        "enabled": item.enabled,
+        **own,
+        "validate_message": item.validate_message,
+        "configuration": without_secrets(item.configuration),
+        "cid": CID,
+    }
