@@ -9,6 +9,7 @@ from gateway.stages import Background
 from gateway.storage import StoreStage
 from gateway.store.dispatcher import Dispatcher
 from gateway.store.event_codes import EventCode
+from gateway.store.ident_models import IdentModels
 from gateway.store.model_questions import ModelQuestions
 from gateway.store.orders import Orders
 from gateway.store.outcomes import Books
@@ -31,11 +32,13 @@ class CommandsStage:
         self.dispatcher = Dispatcher(store.items, books, store.telemetry)
         self.orders = Orders(books, self.dispatcher)
         self._questions = ModelQuestions(store.redis, store.keys, store.items, self.dispatcher, record)
+        self._idents = IdentModels(store.redis, store.keys)
         polling = SettingsPolling(store.device_settings, self.dispatcher)
-        self.lines = CommandedLines(self.dispatcher, self._questions, polling)
+        self.lines = CommandedLines(self.dispatcher, self._questions, self._idents, polling)
 
     async def start(self) -> None:
         await self._questions.load()
+        await self._idents.load()
         self._background.run("the commands", self.dispatcher.run())
 
     async def stop(self) -> None:

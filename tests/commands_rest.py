@@ -26,6 +26,7 @@ from gateway.store.dispatcher import Dispatcher
 from gateway.store.failures import Failures
 from gateway.store.gate import Gate
 from gateway.store.history import ChannelHistory
+from gateway.store.ident_models import IdentModels
 from gateway.store.items import Device, Items
 from gateway.store.keys import ShardKeys
 from gateway.store.log import LogWriter
@@ -159,7 +160,7 @@ def make_parts(redis: Any, clock: Callable[[], float]) -> tuple[Parts, Dispatche
     books = Books(queue, settings, record)
     dispatcher = Dispatcher(items, books, telemetry, clock)
     questions = ModelQuestions(redis, KEYS, items, dispatcher, record)
-    lines = CommandedLines(dispatcher, questions, SettingsPolling(settings, dispatcher))
+    lines = CommandedLines(dispatcher, questions, IdentModels(redis, KEYS), SettingsPolling(settings, dispatcher))
     writer = LogWriter(redis, KEYS, gate)
     channels = Channels(reactor, items, writer, gate, Limits(), observer=observation.recorder, lines=lines)
     parts = Parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from gateway.channel.commandable import UNASKED_MOST
 from gateway.channel.lines import Lines
@@ -84,6 +85,37 @@ def test_an_ident_without_a_device_has_no_line(there):
     connection, _ = there.log_in(frames)
     connection.dataReceived(frames.command())
     assert there.heard.told == []
+
+
+class Asking(Heard):
+    """Asks whoever has no device."""
+
+    def met(self, stranger, channel, link) -> bool:
+        self.told.append(("met", stranger.ident, stranger.line_id))
+        return True
+
+
+def test_a_stranger_that_is_asked_has_a_line_of_its_own(there):
+    """Its number is no device's."""
+    there.intake.lines = there.heard = Asking()
+    frames = FrameFactory("352093081450000")
+    connection, transport = there.log_in(frames)
+    assert there.heard.told == [("met", frames.imei, -connection.id)]
+    connection.send_command(b"getver", CODEC_12)
+    connection.dataReceived(frames.command(b"Ver:1"))
+    assert there.heard.told[1:] == [("answered", -connection.id, b"Ver:1", "")]
+    transport.loseConnection()
+    assert there.heard.told[2:] == [("disconnected", -connection.id)]
+
+
+def test_a_device_that_is_disabled_just_then_is_no_stranger(run, there):
+    """It was let in, and is disabled before it has its line."""
+    there.intake.lines = there.heard = Asking()
+    frames = FrameFactory("352093081450000")
+    connection, _ = there.log_in(frames)
+    run(there.items.change_device(1, lambda device: evolve(device, enabled=False)))
+    connection._take_line(IMEI)
+    assert there.heard.told == [("met", frames.imei, -connection.id)]
 
 
 def test_a_command_goes_out_and_its_answer_comes_in(run, there):

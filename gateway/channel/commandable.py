@@ -11,6 +11,7 @@ from typing import Any
 from gateway import metrics
 from gateway.channel.counted import CountedConnection
 from gateway.channel.intake import Intake
+from gateway.channel.lines import Stranger
 from gateway.errors import OutOfTurn, StoreError
 from gateway.protocols.teltonika.session import CommandAnswered, CommandReceived, Session
 from gateway.store.event_codes import CloseCode
@@ -21,7 +22,7 @@ UNASKED_MOST = 200
 
 
 class CommandableConnection(CountedConnection):
-    """A :class:`gateway.channel.lines.Link` to the device that it was let in as, if there is one."""
+    """A :class:`gateway.channel.lines.Link` to the device that it was let in as, or to a stranger that is asked."""
 
     def __init__(self, intake: Intake, session: Session, now: Callable[[], float]) -> None:
         super().__init__(now)
@@ -30,7 +31,8 @@ class CommandableConnection(CountedConnection):
         self._is_storing = False
         self._is_draining = False
         self._unasked = 0
-        self._device_id: int | None = None
+        self._line_id: int | None = None
+        """The device's id; below 0: a stranger's."""
         self._is_line_wanted = False
 
     @property
@@ -70,8 +72,8 @@ class CommandableConnection(CountedConnection):
         metrics.count("command_responses", channel=self._intake.channel.name)
         is_awaited = (
             isinstance(event, CommandAnswered)
-            and self._device_id is not None
-            and self._intake.lines.answered(self._device_id, self, event.payload, event.refusal)
+            and self._line_id is not None
+            and self._intake.lines.answered(self._line_id, self, event.payload, event.refusal)
         )
         if not is_awaited:
             self._tell(event.message)
@@ -95,21 +97,29 @@ class CommandableConnection(CountedConnection):
         """Take what is buffered, if that can be done just now."""
         raise NotImplementedError
 
+    def _know_model(self) -> None:
+        """What comes from now on means what the tracker's model says that it means."""
+        raise NotImplementedError
+
     # -- the line of the device
 
     def _take_line(self, ident: str) -> None:
         device = self._intake.device_of(ident)
         if device is not None:
-            self._device_id = device.id
+            self._line_id = device.id
             self._intake.lines.connected(device, self._intake.channel, self)
+        elif self._intake.is_stranger(ident):
+            stranger = Stranger(-self.id, ident, self._know_model)
+            if self._intake.lines.met(stranger, self._intake.channel, self):
+                self._line_id = stranger.line_id
 
     def _offer_line(self) -> None:
         """A command may go out now, where one was wanted before and could not."""
-        if self._is_line_wanted and self._device_id is not None and not self._is_storing:
+        if self._is_line_wanted and self._line_id is not None and not self._is_storing:
             self._is_line_wanted = False
-            self._intake.lines.line_changed(self._device_id)
+            self._intake.lines.line_changed(self._line_id)
 
     def _leave_line(self) -> None:
-        device_id, self._device_id = self._device_id, None
-        if device_id is not None:
-            self._intake.lines.disconnected(device_id, self)
+        line_id, self._line_id = self._line_id, None
+        if line_id is not None:
+            self._intake.lines.disconnected(line_id, self)

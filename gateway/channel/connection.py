@@ -186,7 +186,7 @@ class TrackerConnection(CommandableConnection):
 
     def _welcome(self, event: IdentReceived) -> None:
         self.ident = event.ident
-        self._normalizer = self._intake.normalizer_for(event.ident)
+        self._know_model()
         verdict = self._session.accept_ident()
         self._write(verdict)
         self.log.info("{ident} is connected from {peer}", ident=event.ident, peer=self.peer)
@@ -197,6 +197,10 @@ class TrackerConnection(CommandableConnection):
         if self._intake.packets_ttl and self._session.buffered:
             self._intake.observer.received(self, self._session.unread(self._session.buffered))
         self._advance_later()
+
+    def _know_model(self) -> None:
+        assert self.ident is not None
+        self._normalizer = self._intake.normalizer_for(self.ident)
 
     def _store(self, event: PacketReceived) -> None:
         assert self.ident is not None

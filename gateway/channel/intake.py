@@ -97,11 +97,16 @@ class Intake:
         """The device that this ident is registered as."""
         return self._items.device_for(self._channel.protocol_id, ident)
 
+    def is_stranger(self, ident: str) -> bool:
+        """Whether no device has this ident, not even a disabled one."""
+        return self._items.find_device(self._channel.protocol_id, ident) is None
+
     def normalizer_for(self, ident: str) -> Normalizer:
-        """The one of the device's model."""
+        """The one of the device's model; where there is no device, of the model that the tracker said it is."""
         device = self.device_of(ident)
-        model = self.protocol.model_of(device.device_type_id) if device is not None else None
-        return self.protocol.normalizer_for(model)
+        if device is not None:
+            return self.protocol.normalizer_for(self.protocol.model_of(device.device_type_id))
+        return self.protocol.normalizer_for(self.lines.model_of(self._channel, ident))
 
     def submit(
         self, ident: str, peer: str, normalizer: Normalizer, packet: Mapping[str, Any], body: bytes, done: Done
