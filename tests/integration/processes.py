@@ -88,6 +88,8 @@ class Process:
         self.command = list(command)
         self.directory = directory
         self.environment = {**os.environ, **(environment or {})}
+        self.options: dict[str, Any] = {}
+        """More for ``Popen``, as the user to run as."""
         self._popen: subprocess.Popen[bytes] | None = None
         self._starts = 0
 
@@ -131,6 +133,7 @@ class Process:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                **self.options,
             )
 
     def send(self, number: signal.Signals) -> None:
