@@ -115,3 +115,25 @@ class NotCommitted(StoreError):
 
 class BrokerUnavailable(GatewayError):
     """The MQTT broker is away, refuses us, or the connection to it is gone: the same may succeed later."""
+
+
+class RemoteError(GatewayError):
+    """Another system, such as a stream's target or a service that a plugin asks, did not do what was asked of it."""
+
+
+class RemoteUnavailable(RemoteError):
+    """It cannot be reached, broke the connection off, or took too long: the same may succeed later."""
+
+
+class RemoteRefused(RemoteError):
+    """It answered with a no. ``status`` is its number for that, where it has one; ``answer`` the beginning of its text.
+
+    ``is_too_large``: less at once may be taken.
+    """
+
+    def __init__(self, reason: str, *, status: int = 0, answer: str = "", is_too_large: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.answer = answer
+        self.is_too_large = is_too_large

@@ -1,29 +1,37 @@
 """What happens to a message at device level.
 
-The registrar reads the channel logs and, for each message of a registered ident: adds the device's identity, applies
-the position rules, merges it into the device's messages, updates the telemetry, and appends it to the device log. The
-whole batch and the registrar's own cursor are one transaction, so a crash repeats nothing; and a message that is stored
-already (a tracker resent its packet) changes nothing and is not handed on again.
+The registrar reads the channel logs and, for each message of a registered ident: adds the device's identity, takes it
+through the device's plugins, applies the position rules, merges it into the device's messages, updates the telemetry,
+and appends it to the device log. The whole batch and the registrar's own cursor are one transaction, so a crash repeats
+nothing; and a message that is stored already (a tracker resent its packet) changes nothing and is not handed on again.
+
+Messages of a device with a plugin that asks another system go aside in the same transaction, and come back by a stream
+of their own when the plugins are through (:mod:`gateway.plugin.lane`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from attrs import define, field
 from twisted.logger import Logger
 
 from gateway import message as msg
 from gateway import metrics
 from gateway.errors import DecodeError, StoreError
-from gateway.store.changes import Arrived, DeviceChange, DeviceState, Forget, Work, change_of, older
+from gateway.plugin.chains import Chains
+from gateway.store.changes import Arrived, DeviceChange, DeviceState, Forget, Work, change_of, fingerprint, older
+from gateway.store.deferred import Deferred, Processed, Waiting
 from gateway.store.event_codes import EventCode
 from gateway.store.items import Change, Device, Items
 from gateway.store.messages import DeviceMessages
 from gateway.store.posted import order_of
 from gateway.store.reader import LogEntry, LogReader
+from gateway.store.telemetry import update
 
 Message = dict[str, Any]
 
@@ -48,8 +56,30 @@ def apply_position_rules(message: Message, device: Device) -> None:
     msg.apply_position_rules(message)
 
 
-STEPS: tuple[Callable[[Message, Device], None], ...] = (add_identity, apply_position_rules)
-"""The one ordered list of what happens to a message before it is merged and stored."""
+BEFORE_PLUGINS: tuple[Callable[[Message, Device], None], ...] = (add_identity,)
+AFTER_PLUGINS: tuple[Callable[[Message, Device], None], ...] = (add_identity, apply_position_rules)
+"""What happens to a message, in order, before it is merged and stored: the first ones, its plugins, the second ones."""
+
+
+@define
+class Sorted:
+    """A batch of the logs, by what is to be done with it."""
+
+    works: dict[int, Work] = field(factory=dict)
+    """What is registered now, by device."""
+    aside: dict[int, list[bytes]] = field(factory=dict)
+    """What waits for plugins first: lines for :mod:`gateway.store.deferred`."""
+    back: Counter[int] = field(factory=Counter)
+    """How many of a device's messages came back from there."""
+
+
+def finished(arrived: Arrived, device: Device) -> Arrived:
+    """The message after its plugins, as it is merged and stored."""
+    message = arrived.message
+    had_position = msg.LATITUDE in message or msg.LONGITUDE in message
+    for step in AFTER_PLUGINS:
+        step(message, device)
+    return Arrived(message, arrived.is_posted, had_position and msg.LATITUDE not in message, arrived.fingerprint)
 
 
 class Registrar:
@@ -65,17 +95,29 @@ class Registrar:
         registered: Callable[[int], None] = lambda size: None,
         *,
         posted: str = "",
+        chains: Chains | None = None,
+        deferred: Deferred | None = None,
+        wake: Callable[[int], None] = lambda device_id: None,
+        processed: str = "",
+        now: Callable[[], float] = time.time,
         record: Callable[..., object] = lambda kind, item_id, event_code, **fields: None,
         forgotten: Callable[[int, set[str]], None] = lambda device_id, names: None,
     ) -> None:
         """``registered`` is told how many bytes of the channels' logs were dealt with; ``record`` what belongs into a
         device's log of events; ``forgotten`` which telemetry parameters of a device were deleted. ``posted`` is the
-        stream of what came by the API."""
+        stream of what came by the API. ``chains`` are the plugins; ``deferred``, ``wake`` and ``processed`` belong to
+        those that ask other systems: where messages wait for them, who is told so, where they come back."""
         self._reader = reader
         self._registered = registered
         self._items = items
         self._messages = messages
         self._posted = posted
+        self._chains = chains
+        self._deferred = deferred
+        self._wake = wake
+        self._processed = processed
+        self._now = now
+        self._knows_deferred = deferred is None
         self._record = record
         self._forgotten = forgotten
         self._states: OrderedDict[int, DeviceState] = OrderedDict()
@@ -99,11 +141,15 @@ class Registrar:
                     self.log.warn("registration waits for Redis ({n}.): {error}", n=failures, error=str(error))
                 self._reader.rewind()
                 self._states.clear()
+                self._knows_deferred = self._deferred is None
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_MOST)
 
     async def step(self) -> int:
         """Read one batch, register it, move the cursor; gives the number of packets. Raises StoreError."""
+        if not self._knows_deferred and self._deferred is not None:
+            await self._deferred.load()
+            self._knows_deferred = True
         entries = await self._reader.read(READ_ENTRIES)
         if entries:
             try:
@@ -113,17 +159,30 @@ class Registrar:
             except Exception:
                 self.log.failure("a batch of {n} packets; they are registered one by one", n=len(entries))
                 await self._register_singly(entries)
-            packets = (entry for entry in entries if entry.stream != self._posted)
+            packets = (entry for entry in entries if entry.stream not in (self._posted, self._processed))
             self._registered(sum(len(text) for entry in packets for text in entry.messages))
         return len(entries)
 
     async def _register(self, entries: Sequence[LogEntry]) -> None:
-        changes = await self._merge(await self._prepare(entries))
+        batch = await self._sort(entries)
+        changes = await self._merge(list(batch.works.values()))
         changes = [change for change in changes if change.device_id in self._items.devices]
-        await self._messages.commit(changes, self._reader.cursor_fields(entries))
+        await self._commit(changes, batch, self._reader.cursor_fields(entries))
         for change in changes:
             self._tell(change)
         self._forget_states()
+
+    async def _commit(self, changes: list[DeviceChange], batch: Sorted, cursors: dict[str, str]) -> None:
+        deferred = self._deferred
+        if deferred is None:
+            await self._messages.commit(changes, cursors)
+            return
+        await self._messages.commit(changes, cursors, lambda pipe: deferred.queue(pipe, batch.aside))
+        for device_id, count in batch.back.items():
+            deferred.came_back(device_id, count)
+        for device_id, lines in batch.aside.items():
+            deferred.went(device_id, len(lines))
+            self._wake(device_id)
 
     def _tell(self, change: DeviceChange) -> None:
         if change.forgotten:
@@ -150,49 +209,98 @@ class Registrar:
                 await self._reader.confirm(entry)
         self._states.clear()
 
-    async def _prepare(self, entries: Iterable[LogEntry]) -> list[Work]:
-        """Decode the messages of registered idents and take them through the steps; order is kept per device."""
-        works: dict[int, Work] = {}
+    async def _sort(self, entries: Iterable[LogEntry]) -> Sorted:
+        """Decode the messages of registered idents, or put them aside; order is kept per device."""
+        batch = Sorted()
         since_yield = 0
         for entry in entries:
             device = self._device_of(entry)
-            if device is None:
-                continue
-            work = works.setdefault(device.id, Work(device))
-            work.parts += self._decoded(entry, device)
-            since_yield += len(entry.messages)
+            if device is not None:
+                self._sort_entry(batch, entry, device)
+                since_yield += len(entry.messages)
+            elif entry.stream == self._processed:
+                batch.back[entry.owner] += len(entry.messages)
             if since_yield >= YIELD_AFTER:
                 since_yield = 0
                 await asyncio.sleep(0)
-        return list(works.values())
+        return batch
+
+    def _sort_entry(self, batch: Sorted, entry: LogEntry, device: Device) -> None:
+        is_posted = entry.stream == self._posted
+        orders = [order for line in entry.messages if is_posted and (order := order_of(line))]
+        if entry.stream == self._processed:
+            batch.back[device.id] += len(entry.messages)
+            parts: list[Arrived | Forget] = list(self._returned(entry, device))
+        elif self._goes_aside(batch, device) and not orders:
+            lines = batch.aside.setdefault(device.id, [])
+            lines += [Waiting(line, is_posted).line for line in entry.messages]
+            return
+        else:
+            parts = [*orders] or list(self._decoded(entry, device, is_posted))
+        batch.works.setdefault(device.id, Work(device)).parts += parts
+
+    def _goes_aside(self, batch: Sorted, device: Device) -> bool:
+        """Whether its messages wait for plugins, or earlier ones of it still do."""
+        if self._deferred is None or self._chains is None:
+            return False
+        chain = self._chains.of(device)
+        is_away = device.id in batch.aside or self._deferred.is_away(device.id)
+        return is_away or (chain is not None and chain.is_remote)
 
     def _device_of(self, entry: LogEntry) -> Device | None:
-        if entry.stream == self._posted:
+        if entry.stream in (self._posted, self._processed):
             return self._items.devices.get(entry.owner)
         channel = self._items.logged_channel(entry.owner)
         return self._items.device_for(channel.protocol_id, entry.ident) if channel is not None else None
 
-    def _decoded(self, entry: LogEntry, device: Device) -> list[Arrived | Forget]:
-        is_posted = entry.stream == self._posted
-        decoded: list[Arrived | Forget] = []
+    def _decoded(self, entry: LogEntry, device: Device, is_posted: bool) -> Iterator[Arrived]:
         for text in entry.messages:
-            if is_posted and (order := order_of(text)):
-                decoded.append(order)
-                continue
-            try:
-                message = msg.decode(text)
-            except DecodeError as error:
-                metrics.count("registrar_undecodable")
-                self.log.error("{stream} {id}: {error}", stream=entry.stream, id=entry.id, error=str(error))
-                continue
-            had_position = msg.LATITUDE in message or msg.LONGITUDE in message
-            for step in STEPS:
-                step(message, device)
-            decoded.append(Arrived(message, is_posted, had_position and msg.LATITUDE not in message))
-        return decoded
+            message = self._decode(entry, text)
+            if message is not None:
+                for step in BEFORE_PLUGINS:
+                    step(message, device)
+                yield Arrived(message, is_posted)
+
+    def _returned(self, entry: LogEntry, device: Device) -> Iterator[Arrived]:
+        """What plugins that ask others made of messages."""
+        for line in entry.messages:
+            result = Processed.of(line)
+            message = self._decode(entry, result.text) if result is not None else None
+            if result is not None and message is not None:
+                yield Arrived(message, result.is_posted, fingerprint=result.fingerprint)
+
+    def _decode(self, entry: LogEntry, text: bytes) -> Message | None:
+        try:
+            return msg.decode(text)
+        except DecodeError as error:
+            metrics.count("registrar_undecodable")
+            self.log.error("{stream} {id}: {error}", stream=entry.stream, id=entry.id, error=str(error))
+            return None
+
+    def _through_plugins(self, work: Work, state: DeviceState) -> None:
+        """Take a device's messages through its plugins, and what comes after these."""
+        chain = self._chains.of(work.device) if self._chains is not None else None
+        if chain is not None and not chain.is_remote:
+            values = dict(state.telemetry) if chain.needs_telemetry else {}
+            now = self._now()
+            parts: list[Arrived | Forget] = []
+            for part in work.parts:
+                if isinstance(part, Arrived) and not part.fingerprint:
+                    message = chain.process(part.message, values, now)
+                    if message is None:
+                        continue
+                    part = Arrived(message, part.is_posted, fingerprint=fingerprint(part.message))
+                    if chain.needs_telemetry:
+                        update(values, message)
+                parts.append(part)
+            work.parts = parts
+        work.parts = [finished(part, work.device) if isinstance(part, Arrived) else part for part in work.parts]
 
     async def _merge(self, works: list[Work]) -> list[DeviceChange]:
         states = await self._load_states([work.device.id for work in works])
+        for work in works:
+            self._through_plugins(work, states[work.device.id])
+            await asyncio.sleep(0)
         stored = await self._messages.find(
             {
                 work.device.id: older(work.messages, states[work.device.id].newest)

@@ -24,10 +24,11 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset(f"{TELTONIKA}.{name}" for name in ("border", "bulk", "checksum", "frame", "wire", "wire_commands")),),
     (frozenset(f"{TELTONIKA}.{name}" for name in ("session", "exchange", "datagram")),),
     (frozenset({"protocols"}),),
-    (frozenset({"store"}),),
+    (frozenset({"store"}), frozenset({"web"})),
     (frozenset({"plugin", "plugins"}),),
     (frozenset({"registrar"}),),
-    (frozenset({"mqtt"}), frozenset({"streams"})),
+    (frozenset({"mqtt"}),),
+    (frozenset({"stream", "streams"}),),
     (frozenset({"channel"}),),
     (frozenset({"api", "panel"}),),
     (

@@ -44,6 +44,8 @@ class Arrived:
     is_posted: bool = False
     lost_position: bool = False
     """Its coordinates could not be, and were removed."""
+    fingerprint: str = ""
+    """That of the message as it came, where plugins have worked on it: what they make of it may differ each time."""
 
     @property
     def at(self) -> int:
@@ -167,6 +169,8 @@ class _Merging:
         merged = message if known is None else msg.merge(known, message)
         if known is not None and self._is_repeated(arrived, place, known, merged):
             return None
+        if known is None and arrived.fingerprint:
+            self.change.merged[at] = {arrived.fingerprint}
         self._present[at] = merged
         self.change.stored[at] = msg.encode(merged)
         if earlier is not None:
@@ -180,11 +184,11 @@ class _Merging:
         A posted one may well set a parameter back to what it was: it is judged by what it changes alone.
         """
         at = place[1]
-        parts = self.change.merged.get(at) or self._fingerprints.get(place) or {_fingerprint(known)}
+        parts = self.change.merged.get(at) or self._fingerprints.get(place) or {fingerprint(known)}
         if arrived.is_posted:
             self.change.merged[at] = parts
             return msg.encode(known) == msg.encode(_with_arrival(merged, known))
-        own = _fingerprint(arrived.message)
+        own = arrived.fingerprint or fingerprint(arrived.message)
         if own in parts or _with_arrival(merged, known) == known:
             return True
         if len(parts) < MERGED_KEPT:
@@ -197,7 +201,7 @@ def older(arrived: Sequence[Arrived], newest: int) -> set[int]:
     return {at for at in (part.at for part in arrived) if at <= newest}
 
 
-def _fingerprint(message: Message) -> str:
+def fingerprint(message: Message) -> str:
     """What tells a message from others of the same timestamp, whenever it came."""
     sent = {name: message[name] for name in sorted(message) if name not in ARRIVAL}
     return blake2b(msg.encode(sent), digest_size=8).hexdigest()

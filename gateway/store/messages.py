@@ -7,7 +7,7 @@ device log and the registrar's cursor, so that it happens once, whoever is kille
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio.client import Pipeline
@@ -77,12 +77,19 @@ class DeviceMessages:
                 answers = await pipe.execute()
         return {pair: set(text.decode().split()) for pair, text in zip(wanted, answers, strict=True) if text}
 
-    async def commit(self, changes: Iterable[DeviceChange], cursors: Mapping[str, str]) -> None:
-        """Store ``changes`` and move the registrar's cursors: all of it or nothing. Raises StoreError."""
+    async def commit(
+        self,
+        changes: Iterable[DeviceChange],
+        cursors: Mapping[str, str],
+        also: Callable[[Pipeline], None] = lambda pipe: None,
+    ) -> None:
+        """Store ``changes`` and move the registrar's cursors, and what ``also`` puts into the transaction: all of it or
+        nothing. Raises StoreError."""
         with store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 for change in changes:
                     self._queue(pipe, change)
+                also(pipe)
                 if cursors:
                     pipe.hset(self._keys.cursors, mapping=dict(cursors))
                 await pipe.execute()
