@@ -23,6 +23,7 @@ from gateway.mqtt.logs import LogTopics
 from gateway.mqtt.properties import PropertyTopics
 from gateway.mqtt.publisher import Publisher, channel_topic, device_topic
 from gateway.mqtt.rights import TokenDoor
+from gateway.mqtt.settings import SettingTopics
 from gateway.mqtt.telemetry import TelemetryTopics
 from gateway.mqtt.topics import Topics
 from gateway.mqtt.visitors import PACKET_BYTES
@@ -59,6 +60,7 @@ class MqttStage:
             version=settings.mqtt.version if self.broker is None else 4,
         )
         self.properties = PropertyTopics(self.client, self.topics)
+        self._setting_topics = SettingTopics(self.client, self.topics, store.device_settings, store.items)
         self._logs = LogTopics(self.client, self.topics)
         store.observation.events.on_entry.append(self._logs.publish)
 
@@ -80,6 +82,7 @@ class MqttStage:
             await self.broker.start()
         self._background.run("the MQTT client", self.client.run())
         self._background.run("the properties' publisher", self.properties.run())
+        self._background.run("the settings' publisher", self._setting_topics.run())
         self._background.run("the logs' publisher", self._logs.run())
 
     async def stop(self) -> None:

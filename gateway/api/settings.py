@@ -25,7 +25,7 @@ from gateway.protocols.teltonika.settings import Setting
 from gateway.store.compact import compact_json
 from gateway.store.items import Device
 from gateway.store.masks import Masks
-from gateway.store.settings import Shadow
+from gateway.store.settings import SHOWN, Shadow
 
 CHANGED_MOST = 10_000
 """Settings, over all devices, that one call changes."""
@@ -56,7 +56,7 @@ class Forget(Struct, forbid_unknown_fields=True):
     pending: bool = False
 
 
-NAMES = ("device_id", "name", "current", "pending", "status", "error", "updated", "requested", "attempts")
+NAMES = ("device_id", *SHOWN)
 One = tuple[Device, Setting, Shadow]
 
 
@@ -67,7 +67,7 @@ def _of_shadow(name: str, one: One) -> Any:
 TABLE = FieldTable(
     {
         "device_id": lambda one: one[0].id,
-        **{name: partial(_of_shadow, name) for name in NAMES[1:]},
+        **{name: partial(_of_shadow, name) for name in SHOWN},
         "schema": lambda one: one[1].schema,
     },
     NAMES,

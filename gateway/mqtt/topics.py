@@ -48,6 +48,10 @@ class Topics:
         """Retained: a property of an item (``kind``: channels, devices), as JSON."""
         return f"{self.prefix}/state/gw/{kind}/{item_id}/{name}"
 
+    def setting(self, device_id: int, name: str) -> str:
+        """Retained: a setting of a device, as JSON."""
+        return f"{self.prefix}/state/gw/devices/{device_id}/settings/{name}"
+
     def log(self, kind: str, item_id: int, event: str) -> str:
         """What happened to an item, QoS 0."""
         return f"{self.prefix}/log/gw/{kind}/{item_id}/{event}"

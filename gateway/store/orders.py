@@ -19,6 +19,7 @@ from gateway.store.event_codes import EventCode
 from gateway.store.items import Device
 from gateway.store.outcomes import Books, ForClient, record_of
 from gateway.store.settings import Shadow
+from gateway.store.views import without_secrets
 
 MARGIN = 5.0
 """Seconds that a client waits longer than its command: Redis may be slow to say that it is over."""
@@ -97,7 +98,7 @@ class Orders:
         """Have a setting changed as soon as possible. Raises SettingError, StoreError."""
         _setting(device, name).encode(values)
         shadow = await self._books.settings.request(device.id, name, values)
-        self._books.record(device.id, EventCode.SETTING_PENDING, name=name, pending=values)
+        self._books.record(device.id, EventCode.SETTING_PENDING, name=name, pending=without_secrets(values))
         self._dispatcher.poke(device.id)
         return shadow
 

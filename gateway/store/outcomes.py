@@ -20,6 +20,7 @@ from gateway.store.command import CommandResult, QueuedCommand, result_of
 from gateway.store.commands import CommandQueue
 from gateway.store.event_codes import EventCode
 from gateway.store.settings import ATTEMPTS_MOST, DeviceSettings, Shadow
+from gateway.store.views import without_secrets
 
 REPLY_SHOWN = 256
 """Characters of a reply that says nothing of the setting."""
@@ -167,7 +168,8 @@ class ForSetting(Origin):
         if values and (pending is None or self.setting.is_confirmed(pending, self.told)):
             self.is_over = True
             await self.books.settings.told(self.device_id, self.shadow, values)
-            self._record(EventCode.SETTING_RECEIVED if pending is None else EventCode.SETTING_APPLIED, current=values)
+            code = EventCode.SETTING_RECEIVED if pending is None else EventCode.SETTING_APPLIED
+            self._record(code, current=without_secrets(values))
         else:
             await self._fail(self.reply or f"the device answers {values}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -67,6 +67,15 @@ class Shadow(Struct, frozen=True, kw_only=True):
         return "unknown" if self.current is None else "ok"
 
 
+SHOWN = ("name", "current", "pending", "status", "error", "updated", "requested", "attempts")
+"""What clients see of a setting, besides whose it is."""
+
+
+def view_of_setting(device_id: int, shadow: Shadow) -> dict[str, Any]:
+    """A setting as the API shows it."""
+    return {"device_id": device_id, **{name: getattr(shadow, name) for name in SHOWN}}
+
+
 Change = Callable[[Shadow], Shadow | None]
 
 
@@ -83,13 +92,22 @@ class DeviceSettings:
 
     async def all(self, device_id: int) -> dict[str, Shadow]:
         """What is known of a device's settings, by name. Raises StoreError."""
-        texts = await self._texts(device_id)
-        return {name.decode(): msgspec.json.decode(texts[name], type=Shadow) for name in sorted(texts)}
+        return _shadows(await self._texts(device_id))
 
     async def _texts(self, device_id: int) -> dict[bytes, bytes]:
         with store_errors():
             texts: dict[bytes, bytes] = await self._redis.hgetall(self._keys.settings(device_id))
         return texts
+
+    async def get_many(self, device_ids: Iterable[int]) -> dict[int, dict[str, Shadow]]:
+        """The same of several devices, those without any left out. Raises StoreError."""
+        ids = list(device_ids)
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for device_id in ids:
+                    pipe.hgetall(self._keys.settings(device_id))
+                found = await pipe.execute()
+        return {device_id: _shadows(texts) for device_id, texts in zip(ids, found, strict=True) if texts}
 
     async def devices(self) -> set[int]:
         """The devices that have settings to be applied or read. Raises StoreError."""
@@ -218,6 +236,10 @@ class DeviceSettings:
                 told(device_id, shadow)
             except Exception:
                 self.log.failure("somebody who was told of a setting of device {id}", id=device_id)
+
+
+def _shadows(texts: dict[bytes, bytes]) -> dict[str, Shadow]:
+    return {name.decode(): msgspec.json.decode(texts[name], type=Shadow) for name in sorted(texts)}
 
 
 def _replaced(shadow: Shadow, **values: Any) -> Shadow:
