@@ -138,12 +138,16 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def speaks(port: int, greeting: bytes = b"", reply: bytes = b"") -> bool:
-    """Whether the server on this port takes a connection, and what it replies to the greeting begins so."""
+def speaks(port: int, greeting: bytes = b"", reply: bytes = b"", skipped: int = 0) -> bool:
+    """Whether the server on this port takes a connection and replies so to the greeting, after ``skipped`` bytes."""
+    wanted = skipped + len(reply)
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as client:
             client.sendall(greeting)
-            return not reply or client.recv(len(reply)) == reply
+            received = b""
+            while len(received) < wanted and (data := client.recv(wanted - len(received))):
+                received += data
+            return received[skipped:] == reply
     except OSError:
         return False
 

@@ -7,10 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.authority import Authority
 from tests.targets.process import ServerProcess, ended_with_test, find_program, free_port, speaks
 
 PROTOCOL_HEADER = b"AMQP\0\0\x09\x01"
 METHOD_FRAME = b"\x01"
+
+
+SETTINGS = """\
+vm_memory_high_watermark.absolute = 1GiB
+disk_free_limit.absolute = 50MB
+listeners.ssl.1 = 127.0.0.1:{tls}
+ssl_options.cacertfile = {data}/authority.pem
+ssl_options.certfile = {data}/server.pem
+ssl_options.keyfile = {data}/server.key
+"""
 
 
 class PortMapper(ServerProcess):
@@ -33,12 +44,16 @@ class RabbitServer(ServerProcess):
         super().__init__("rabbitmq", [program], directory)
         self.data = directory / f"rabbitmq-{self.port}"
         self.data.mkdir()
+        self._tls_port = free_port()
+        self.authority = self.data / "authority.pem"
+        """The certificate to trust for :attr:`tls_url`."""
+        self._certify()
         self.environment |= self._settings()
 
     def _settings(self) -> dict[str, str]:
         data = str(self.data)
         configuration = self.data / "rabbitmq.conf"
-        configuration.write_text("vm_memory_high_watermark.absolute = 1GiB\ndisk_free_limit.absolute = 50MB\n")
+        configuration.write_text(SETTINGS.format(tls=self._tls_port, data=data))
         return {
             "HOME": data,  # of the Erlang cookie
             "ERL_EPMD_PORT": str(self._mapper.port),
@@ -64,11 +79,20 @@ class RabbitServer(ServerProcess):
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    @property
+    def tls_url(self) -> str:
+        return f"amqps://guest:guest@127.0.0.1:{self._tls_port}/?cafile={self.authority}"
+
     def start(self) -> None:
         """Start it, a few seconds; queues and messages that are durable are there again."""
         if not self._mapper.is_running:
             self._mapper.start()
         super().start()
+
+    def _certify(self) -> None:
+        authority = Authority("brokers")
+        self.authority.write_bytes(authority.pem)
+        authority.sign("rabbitmq").write(self.data / "server.pem", self.data / "server.key")
 
     def answers(self) -> bool:
         return speaks(self.port, PROTOCOL_HEADER, METHOD_FRAME)
