@@ -73,6 +73,7 @@ def test_what_is_not_said_has_a_default(run, redis):
         async with gateway(redis) as there:
             [made] = await there.post(URL, [{"configuration": {"ident": "77"}}])
             assert (made["name"], made["device_type_id"], made["messages_ttl"]) == ("77", 10000, 2592000)
+            assert made["configuration"] == {"ident": "77", "settings_polling": "once"}
 
     run(scenario())
 
@@ -231,10 +232,14 @@ def test_put_replaces_the_given_fields(scene):
         )
         assert changed == {
             "name": "device a1", "metadata": {"c": 3}, "messages_ttl": 60,
-            "configuration": {"ident": "a1", "phone": "+1"},
+            "configuration": {"ident": "a1", "phone": "+1", "settings_polling": "once"},
         }  # fmt: skip
         [changed] = await there.put(f"{URL}/1?fields=configuration", {"configuration": {"ident": "new"}})
-        assert changed == {"configuration": {"ident": "new"}}
+        assert changed == {"configuration": {"ident": "new", "settings_polling": "once"}}
+        [changed] = await there.put(
+            f"{URL}/1?fields=configuration", {"configuration": {"ident": "new", "settings_polling": "never"}}
+        )
+        assert changed == {"configuration": {"ident": "new", "settings_polling": "never"}}
 
     scene(scenario)
 
@@ -244,18 +249,26 @@ def test_patch_merges_objects(scene):
 
     async def scenario(there: Rest) -> None:
         await there.put(
-            f"{URL}/1", {"metadata": {"a": 1, "b": {"c": 2}}, "configuration": {"ident": "a1", "phone": "5"}}
+            f"{URL}/1",
+            {
+                "metadata": {"a": 1, "b": {"c": 2}},
+                "configuration": {"ident": "a1", "phone": "5", "settings_polling": "never"},
+            },
         )
         [changed] = await there.patch(f"{URL}/1", {"configuration": {"ident": "new"}})
-        assert changed["configuration"] == {"ident": "new", "phone": "5"}
+        assert changed["configuration"] == {"ident": "new", "phone": "5", "settings_polling": "never"}
         [changed] = await there.patch(
             f"{URL}/1?fields=metadata,configuration",
-            {"metadata": {"a": None, "b": {"d": 3}}, "configuration": {"phone": None}},
+            {"metadata": {"a": None, "b": {"d": 3}}, "configuration": {"phone": None, "settings_polling": None}},
         )
         assert changed == {"metadata": {"b": {"c": 2, "d": 3}}, "configuration": {"ident": "new"}}
         for wrong, field in (({"ident": None}, "ident"), ({"imei": 5}, "imei"), ({"phone": 5}, "phone")):
             error = await there.refused("PATCH", f"{URL}/1", 400, json={"configuration": wrong})
             assert error["field"].endswith(field)
+        wrong = {"settings_polling": "daily"}
+        error = await there.refused("PATCH", f"{URL}/1", 400, json={"configuration": wrong})
+        assert error["field"] == "configuration.settings_polling"
+        assert "'daily'; it should be never or once" in error["reason"]
         assert there.parts.items.devices[1].configuration == {"ident": "new"}
 
     scene(scenario)

@@ -172,6 +172,64 @@ def test_settings_are_read_once_where_the_device_says_so(run, redis):
     run(scenario())
 
 
+def test_what_a_device_does_not_tell_is_asked_once_too(run, redis):
+    """It is unreadable, and stays so."""
+
+    async def scenario() -> None:
+        async with commanding(redis) as there:
+            device = await device_of(there, OTHER, settings_polling="once")
+            tracker = Tracker(OTHER)
+            tracker.obey = says("ERROR")
+            await tracker.connect(there.port)
+            url = f"/gw/devices/{device.id}/settings/all"
+
+            async def all_unreadable() -> bool:
+                return {one["status"] for one in await there.get(url)} == {"unreadable"}
+
+            await until(all_unreadable)
+            asked = len(tracker.obeyed)
+            await tracker.close()
+            await tracker.connect(there.port)
+            await there.refresh()
+            tracker.send(tracker.frames.packet(1))
+            await tracker.until(lambda: tracker.acknowledgements)
+            assert len(tracker.obeyed) == asked
+            await tracker.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("model", "polling"), [("", "once"), ("FMC130", "never")])
+def test_settings_are_not_read_where_the_model_is_not_known_or_nobody_wants_them(run, redis, model, polling):
+    """The numbers of parameters are the model's: as soon as it is known, they are read."""
+
+    async def scenario() -> None:
+        async with commanding(redis) as there:
+            device = await device_of(there, OTHER, model, settings_polling=polling)
+            tracker = await Tracker(OTHER).connect(there.port)
+            await there.refresh()
+            tracker.send(tracker.frames.packet(1))
+            await tracker.until(lambda: tracker.acknowledgements)
+            await there.settle()
+            assert tracker.obeyed == []
+            kind = find_device_type("FMC125")
+            assert kind is not None
+            await there.patch(f"/gw/devices/{device.id}", json={"device_type_id": kind.id})
+            await tracker.ended()
+            await tracker.connect(there.port)
+            tracker.send(tracker.frames.packet(1))
+            await tracker.until(lambda: len(tracker.acknowledgements) == 2)
+            if polling == "once":
+                await tracker.until(lambda: tracker.obeyed)
+                assert tracker.obeyed[0].startswith("getparam ")
+            else:
+                await there.settle()
+                assert tracker.obeyed == []
+            await tracker.close()
+
+    run(scenario())
+
+
 # -- models
 
 

@@ -23,6 +23,7 @@ from gateway.api.parts import Parts
 from gateway.errors import IdentTaken
 from gateway.protocols.catalog import PROTOCOLS, TELTONIKA, TrackerProtocol
 from gateway.store.items import DAY, Device
+from gateway.store.settings_polling import ONCE
 
 URI = "gw/devices"
 TTL_MOST = 3650 * DAY
@@ -40,7 +41,13 @@ class DeviceConfiguration(Struct, forbid_unknown_fields=True):
     phone: Word | UnsetType = UNSET
     password: Word | UnsetType = UNSET
     sms_password: Word | UnsetType = UNSET
-    settings_polling: Word | UnsetType = UNSET
+    settings_polling: (
+        Annotated[
+            Literal["once", "never"],
+            Meta(description="whether settings of which nothing is known are read when it connects; by default once"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class NewDevice(Struct, forbid_unknown_fields=True):
@@ -107,7 +114,7 @@ async def create_devices(call: Call) -> Answer:
 
 
 async def _create(parts: Parts, new: NewDevice) -> Device:
-    values = _stored(given(new))
+    values = _with_defaults(_stored(given(new)))
     ident = values["configuration"]["ident"]
     protocol = _protocol(values)
     values = {"name": ident, "device_type_id": protocol.unknown_device_type, **values, "protocol_id": protocol.id}
@@ -138,9 +145,18 @@ def _stored(values: Json) -> Json:
     return {name: value for name, value in values.items() if name not in ("media_ttl", "media_rotate")}
 
 
+def _with_defaults(values: Json) -> Json:
+    """A configuration that a client gives as a whole has flespi's default; one that it merges into stays as it is."""
+    if "configuration" not in values:
+        return values
+    configuration = values["configuration"]
+    polling = configuration.get("settings_polling", ONCE)
+    return {**values, "configuration": {**configuration, "settings_polling": polling}}
+
+
 async def put_devices(call: Call) -> Answer:
     """PUT."""
-    values = _stored(given(call.body))
+    values = _with_defaults(_stored(given(call.body)))
     return await _change(call, lambda old: evolve(old, **values))
 
 

@@ -99,6 +99,11 @@ class DeviceSettings:
             texts: dict[bytes, bytes] = await self._redis.hgetall(self._keys.settings(device_id))
         return texts
 
+    async def names(self, device_id: int) -> set[str]:
+        """The settings of which anything is known. Raises StoreError."""
+        with store_errors():
+            return {name.decode() for name in await self._redis.hkeys(self._keys.settings(device_id))}
+
     async def get_many(self, device_ids: Iterable[int]) -> dict[int, dict[str, Shadow]]:
         """The same of several devices, those without any left out. Raises StoreError."""
         ids = list(device_ids)
