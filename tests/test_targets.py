@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -21,10 +22,24 @@ from tests.targets import http, kafka
 from tests.targets.http import Answer, HttpTarget
 from tests.targets.kafka import KafkaServer
 from tests.targets.postgres import PostgresServer
+from tests.targets.process import ServerProcess, find_program
 from tests.targets.rabbit import RabbitServer
 from tests.targets.redis import RedisTarget
 
 Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_a_missing_server_is_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: Any) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="no-such-server is not installed"):
+        find_program("no-such-server")
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    server = ServerProcess("false", ["sh", "-c", "echo because >&2; exit 1"], tmp_path)
+    with pytest.raises(AssertionError, match="because"):
+        server.start()
 
 
 async def fetched(url: str, statement: str, **options: Any) -> Any:
@@ -164,7 +179,7 @@ async def appended(url: str) -> list[Any]:
     """Add an entry to a stream; all that it has."""
     async with Redis.from_url(url) as client:
         await client.xadd("smoke", {"value": "42"})
-        return [fields for _, fields in await client.xrange("smoke")]
+        return [fields for _, fields in await client.xrange("smoke") or ()]
 
 
 @pytest.mark.parametrize("password", ["", "pass/word @1"])

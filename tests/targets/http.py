@@ -71,7 +71,7 @@ class HttpTarget:
         self._signed = signed
         self._next: deque[Answer] = deque()
         self._news = asyncio.Event()
-        self._site = WrappingFactory(Site(_Page(self)))
+        self._site: Any = WrappingFactory(Site(_Page(self)))
         self._listening: IListeningPort | None = None
 
     @property
@@ -154,7 +154,7 @@ class _Page(Resource):
         if answer.delay == 0:
             _give(request, answer)
         elif answer.delay != float("inf"):
-            waiting = reactor.callLater(answer.delay, _give, request, answer)  # type: ignore[attr-defined]
+            waiting = reactor.callLater(answer.delay, _give, request, answer)
 
         def gone(_: Any) -> None:
             if waiting is not None and waiting.active():
@@ -171,12 +171,14 @@ def _asked(request: Request) -> Asked:
         name.decode().lower(): ", ".join(value.decode() for value in values)
         for name, values in request.requestHeaders.getAllRawHeaders()
     }
+    assert request.content is not None
     return Asked(request.method.decode(), path, query, headers, request.content.read())
 
 
 def _give(request: Request, answer: Answer) -> None:
+    transport: Any = request.channel.transport
     if answer.status == 0:
-        request.channel.transport.abortConnection()
+        transport.abortConnection()
         return
     request.setResponseCode(answer.status)
     for name, value in answer.headers.items():
@@ -184,7 +186,7 @@ def _give(request: Request, answer: Answer) -> None:
     request.setHeader("content-length", str(len(answer.body) + answer.is_cut))
     request.write(answer.body)
     if answer.is_cut:
-        request.channel.transport.loseConnection()
+        transport.loseConnection()
     else:
         request.finish()
 
