@@ -148,7 +148,7 @@ class MemoryLink:
 class There:
     """A gateway's part that commands devices, on a clock that the test sets, and one device."""
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: Any, quiet_time: float = 0) -> None:
         self.time = NOW
         self.redis = redis
         self.items = Items(redis)
@@ -156,7 +156,9 @@ class There:
         self.settings = DeviceSettings(redis, KEYS, lambda: self.time)
         self.events: list[tuple[int, str, dict[str, Any]]] = []
         books = Books(self.queue, self.settings, self.record)
-        self.dispatcher = Dispatcher(self.items, books, Telemetry(redis, KEYS), lambda: self.time)
+        self.dispatcher = Dispatcher(
+            self.items, books, Telemetry(redis, KEYS), lambda: self.time, quiet_time=quiet_time
+        )
         self.orders = Orders(books, self.dispatcher, lambda: self.time)
         self.tracker = Tracker()
         self.device: RegisteredDevice

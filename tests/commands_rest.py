@@ -158,7 +158,7 @@ def make_parts(redis: Any, clock: Callable[[], float]) -> tuple[Parts, Dispatche
         observation.events.record("devices", device_id, code, **fields)
 
     books = Books(queue, settings, record)
-    dispatcher = Dispatcher(items, books, telemetry, clock)
+    dispatcher = Dispatcher(items, books, telemetry, clock, quiet_time=0)
     questions = ModelQuestions(redis, KEYS, items, dispatcher, record)
     lines = CommandedLines(dispatcher, questions, IdentModels(redis, KEYS), SettingsPolling(settings, dispatcher))
     writer = LogWriter(redis, KEYS, gate)

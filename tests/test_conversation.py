@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway.store.conversation import (
     CLIENTS_MOST,
     NEVER,
+    QUIET_TIME,
     REST_TIME,
     Conversation,
     Fetch,
@@ -53,6 +54,36 @@ def test_a_conversation_that_nobody_woke_says_nothing() -> None:
     conversation = Conversation()
     assert conversation.next_step(0, True) is None
     assert conversation.deadline == NEVER
+
+
+def test_at_first_nothing_is_said() -> None:
+    """Neither for a client nor for the store, however free the line is; a client's time runs."""
+    conversation = Conversation.begun(100)
+    conversation.wake()
+    conversation.ask(client := job("client"))
+    conversation.ask(hasty := job("hasty", deadline=101))
+    assert not conversation.is_eager
+    assert conversation.deadline == 101
+    assert conversation.next_step(100, True) is None
+    assert conversation.next_step(101, True) == GiveUp(hasty, False)
+    assert conversation.deadline == 100 + QUIET_TIME
+    assert conversation.next_step(100 + QUIET_TIME - 0.1, True) is None
+    assert conversation.next_step(100 + QUIET_TIME, True) == Send(client)
+    conversation.answered()
+    assert conversation.next_step(100 + QUIET_TIME, True) == Fetch()
+
+
+def test_where_nobody_wants_anything_nothing_is_said_afterwards() -> None:
+    """But what is wanted later goes at once."""
+    conversation = Conversation.begun(100)
+    conversation.ask(client := job("client"))
+    assert conversation.next_step(100 + 10 * QUIET_TIME, True) == Send(client)
+
+
+def test_the_end_of_a_connection_that_has_just_begun_gives_back_what_waits() -> None:
+    conversation = Conversation.begun(100)
+    conversation.ask(client := job("client"))
+    assert conversation.close() == [client]
 
 
 def test_the_store_is_asked_once_until_it_is_woken_again() -> None:
@@ -219,12 +250,12 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conversation = Conversation()
+        self.conversation = Conversation.begun(0.0)
         self.now = 0.0
         self.made = 0
         self.fetching = False
         self.in_flight: Job | None = None
-        self.resting_until = -1.0
+        self.resting_until = QUIET_TIME
         self.open: set[str] = set()
         self.ended: list[str] = []
 

@@ -12,7 +12,7 @@ from gateway.protocols.teltonika.wire_commands import CODEC_12, NOT_MY_IMEI, RES
 from gateway.store.command import NewCommand
 from gateway.store.commands import ANSWER_TIME as TAKEN_TIME
 from gateway.store.commands import CommandQueue
-from gateway.store.conversation import REST_TIME
+from gateway.store.conversation import QUIET_TIME, REST_TIME
 from gateway.store.jobs import ANSWER_TIME
 from gateway.store.settings import ANSWER_TIME as SETTING_TIME
 from gateway.store.telemetry import encode_value
@@ -426,6 +426,64 @@ def test_while_redis_is_away_commands_wait(run, there, monkeypatch):
             assert there.tracker.obeyed == []
         await there.refresh()
         assert there.tracker.obeyed == ["getver"]
+
+    run(scenario())
+
+
+# -- the time after the login
+
+
+def test_after_the_login_the_line_is_quiet_for_a_while(run, redis):
+    """The tracker sends its records; then what waits goes out, by itself, and again so after a reconnect."""
+
+    async def scenario() -> None:
+        there = await There(redis, QUIET_TIME).start()
+        await there.enqueue("getver")
+        link = there.connect()
+        link.begin_packet()
+        link.end_packet()
+        await there.refresh()
+        await there.pass_time(QUIET_TIME - 0.1)
+        assert there.tracker.obeyed == []
+        [waiting] = await there.queue.waiting(there.device.id)
+        assert waiting.attempts == 0
+        await there.pass_time(0.1)
+        assert there.tracker.obeyed == ["getver"]
+        link.close()
+        there.connect()
+        await there.enqueue("getinfo")
+        assert there.tracker.obeyed == ["getver"]
+        await there.pass_time(QUIET_TIME)
+        assert there.tracker.obeyed == ["getver", "getinfo"]
+        await there.enqueue("getgps")
+        assert there.tracker.obeyed == ["getver", "getinfo", "getgps"]
+
+    run(scenario())
+
+
+def test_a_client_that_comes_right_after_the_login_waits_too(run, redis):
+    async def scenario() -> None:
+        there = await There(redis, QUIET_TIME).start()
+        there.connect()
+        client = await asked(there)
+        assert there.tracker.obeyed == []
+        await there.pass_time(QUIET_TIME)
+        assert (await client).executed
+
+    run(scenario())
+
+
+def test_a_connection_of_which_nothing_is_wanted_costs_nothing_afterwards(run, redis):
+    """Neither a task nor a look at the store when its quiet time is over."""
+
+    async def scenario() -> None:
+        there = await There(redis, QUIET_TIME).start()
+        link = there.connect()
+        there.time += QUIET_TIME
+        there.dispatcher.tick()
+        link.begin_packet()
+        link.end_packet()
+        assert not there.dispatcher.is_busy
 
     run(scenario())
 

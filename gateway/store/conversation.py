@@ -8,7 +8,7 @@ deadline came::
     FETCHING  the store is asked for a job (Fetch); its attempt is counted, so it is asked only while the line is free
     HOLDING   a job from the store waits, because a packet came in between
     WAITING   a command is sent (Send), its answer is due
-    RESTING   no answer came (GiveUp), or none was due
+    RESTING   no answer came (GiveUp), or none was due, or the connection has just begun
     CLOSED    the connection is gone
 
 What a client waits for goes before what the store has. Responses have no numbers: a response that is late would be
@@ -24,6 +24,10 @@ from attrs import define, field, frozen
 
 REST_TIME = 10.0
 """Seconds in which a late response is waited for before the next command is sent. A device that restarts is away."""
+QUIET_TIME = 2.0
+"""Seconds after the login in which nothing is sent. A tracker that was let in sends its records at once. It answers
+commands while it sends, but one that comes together with our answer to the login may be lost, or its response may. Two
+seconds are enough for the first packet to arrive over GPRS, and too few to miss those that hang up early."""
 CLIENTS_MOST = 8
 """Commands of clients that wait for one device's line."""
 NEVER = float("inf")
@@ -84,11 +88,16 @@ class Conversation:
 
     _state: State = State.IDLE
     _job: Job | None = None
-    """HOLDING: to be sent. WAITING: sent. RESTING: sent, and not answered."""
+    """HOLDING: to be sent. WAITING: sent. RESTING: sent, and not answered; None where no answer is due."""
     _until: float = NEVER
     """WAITING: when the answer is given up. RESTING: when it goes on."""
     _may_fetch: bool = False
     _clients: list[Job] = field(factory=list)
+
+    @classmethod
+    def begun(cls, now: float, quiet_time: float = QUIET_TIME) -> Conversation:
+        """That of a connection whose device was let in just now."""
+        return cls(state=State.RESTING, until=now + quiet_time)
 
     @property
     def state(self) -> State:

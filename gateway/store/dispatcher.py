@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from gateway.aio import heed_cancellation
 from gateway.errors import GatewayError, StoreError
 from gateway.store.command import QueuedCommand
-from gateway.store.conversation import NEVER, Conversation, Fetch, GiveUp, Job, Send, Step
+from gateway.store.conversation import NEVER, QUIET_TIME, Conversation, Fetch, GiveUp, Job, Send, Step
 from gateway.store.event_codes import EventCode
 from gateway.store.items import Change, Items
 from gateway.store.jobs import Jobs, Sources
@@ -57,7 +57,7 @@ class _Talk:
     device_id: int
     link: Link
     jobs: Jobs
-    conversation: Conversation = field(factory=Conversation)
+    conversation: Conversation
     answers: list[tuple[Origin, bytes, str]] = field(factory=list)
     undone: list[Origin] = field(factory=list)
     is_stirred: bool = False
@@ -71,11 +71,19 @@ class Dispatcher:
     log = Logger()
 
     def __init__(
-        self, items: Items, books: Books, telemetry: Telemetry, clock: Callable[[], float] = time.monotonic
+        self,
+        items: Items,
+        books: Books,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        quiet_time: float = QUIET_TIME,
     ) -> None:
+        """``quiet_time``: seconds after a login in which nothing is sent."""
         self._books = books
         self._sources = Sources(items, books, telemetry)
         self._clock = clock
+        self._quiet_time = quiet_time
         self._talks: dict[int, _Talk] = {}
         self._timed: set[_Talk] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,9 +95,10 @@ class Dispatcher:
     # -- what connections say
 
     def connected(self, device_id: int, link: Link) -> None:
-        """The device has this connection now; one that it had before is gone."""
+        """The device was let in on this connection just now; one that it had before is gone."""
         self.disconnected(device_id)
-        self._talks[device_id] = talk = _Talk(device_id, link, Jobs(device_id, self._sources))
+        conversation = Conversation.begun(self._clock(), self._quiet_time)
+        self._talks[device_id] = talk = _Talk(device_id, link, Jobs(device_id, self._sources), conversation)
         if device_id in self._with_work:
             talk.conversation.wake()
             self._stir(talk)
