@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import struct
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +18,8 @@ JAVA_OPTIONS = (
     *("-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
     *("-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"),
 )
+CLUSTER = "Z2F0ZXdheS10YXJnZXRzIQ"
+"""16 bytes in base64."""
 USER = "keeper"
 PASSWORD = "pass word"
 
@@ -106,9 +106,8 @@ class KafkaServer(ServerProcess):
         return speaks(self.port, API_VERSIONS, _CORRELATION, skipped=4)
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*self._java, "kafka.tools.StorageTool", "format", "--config", str(self._settings)]
-        command += ["--cluster-id", cluster]
+        command += ["--cluster-id", CLUSTER]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"kafka: {done.stdout}{done.stderr}"
 
