@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
-from functools import wraps
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import frozen
@@ -23,6 +22,8 @@ from gateway.store.connection import Client
 from gateway.store.item import DAY, DEVICE_MESSAGES_TTL, KINDS, Channel, Device, Item, Plugin, Purge, Stream, checked
 from gateway.store.item_records import ItemRecords
 from gateway.store.links import Link, Links
+from gateway.store.pauses import with_pauses
+from gateway.store.whole import whole
 
 __all__ = [
     "CHANNELS_MOST",
@@ -66,22 +67,6 @@ Around: TypeAlias = Callable[[Channel | None, Channel | None], AbstractAsyncCont
 """What is done around the storing of a channel's change: given the old and the new one."""
 
 
-Action = TypeVar("Action", bound=Callable[..., Coroutine[Any, Any, Any]])
-
-
-def whole(change: Action) -> Action:
-    """A change that has begun is brought to its end, also where whoever wanted it is gone: a client that hung up."""
-
-    @wraps(change)
-    async def run(items: Items, *args: Any, **values: Any) -> Any:
-        task = asyncio.ensure_future(change(items, *args, **values))
-        items.under_way.add(task)
-        task.add_done_callback(items.under_way.discard)
-        return await asyncio.shield(task)
-
-    return cast(Action, run)
-
-
 class Items:
     """The mirror. Each of ``on_change`` is called with a :class:`Change` after it is stored.
 
@@ -99,16 +84,17 @@ class Items:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.records = ItemRecords(redis, now)
+        self._now = now
         self._device_messages_ttl = device_messages_ttl
         self.channels: dict[int, Channel] = {}
         self.devices: dict[int, Device] = {}
         self.plugins: dict[int, Plugin] = {}
         self.streams: dict[int, Stream] = {}
-        self.links = Links(redis, now=now)
+        self.under_way: set[asyncio.Future[Any]] = set()
+        self.links = Links(redis, self._exists, now=now, under_way=self.under_way)
         self._by_ident: dict[tuple[int, str], Device] = {}
         self._claims: dict[tuple[int, str], asyncio.Future[None]] = {}
         self._new_channels = 0
-        self.under_way: set[asyncio.Future[Any]] = set()
         self._locks: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
         self.on_change: list[Callable[[Change], None]] = []
         self.around_channel: Around = lambda old, new: nullcontext()
@@ -118,7 +104,7 @@ class Items:
         loaded = await self.records.load()
         self.channels, self.devices = loaded["channels"], loaded["devices"]
         self.plugins, self.streams = loaded["plugins"], loaded["streams"]
-        await self.links.load(lambda kind, id: kind in KINDS and id in self.of(kind))
+        await self.links.load()
         self._by_ident = {}
         for device in self.devices.values():
             first = self._by_ident.setdefault(device.key, device)
@@ -134,6 +120,9 @@ class Items:
             "streams": self.streams,
         }
         return mirrors[kind]
+
+    def _exists(self, kind: str, id: int) -> bool:
+        return kind in KINDS and id in self.of(kind)
 
     @property
     def purges(self) -> dict[tuple[str, int], Purge]:
@@ -260,7 +249,10 @@ class Items:
     @whole
     async def create_stream(self, **values: Any) -> Stream:
         """Store a new stream. Raises ItemError, StoreError."""
-        return await self._create("streams", Stream, values)
+        stream = Stream(id=0, **values)
+        return await self._create(
+            "streams", Stream, {**values, "pauses": with_pauses(None, stream, self._now()).pauses}
+        )
 
     async def _create(self, kind: str, make: type[T], values: dict[str, Any]) -> T:
         if len(self.of(kind)) >= OTHERS_MOST:
@@ -275,8 +267,8 @@ class Items:
 
     @whole
     async def change_stream(self, id: int, change: Callable[[Stream], Stream]) -> Stream:
-        """The same of a stream."""
-        return await self._change("streams", id, change)
+        """The same of a stream, whose pauses are kept here."""
+        return await self._change("streams", id, lambda old: with_pauses(old, change(old), self._now()))
 
     async def _change(self, kind: str, id: int, change: Callable[[T], T]) -> T:
         async with self._lock(kind, id):
@@ -342,6 +334,7 @@ class Items:
         for kind, id in list(self.records.doubtful):
             async with self._lock(kind, id):
                 await self.records.mend(kind, id, self.of(kind).get(id))
+        await self.links.mend()
 
     async def settle(self, timeout: float) -> None:
         """Wait for the changes under way, ``timeout`` seconds at most: before what they need is stopped."""

@@ -33,6 +33,7 @@ def view_of(item: Item) -> dict[str, Any]:
 SECRET = re.compile(r"pass(word|phrase)?$|secret|token|private_key|api_?key|authorization", re.IGNORECASE)
 """Names of values that the log and MQTT do not show."""
 HIDDEN = "***"
+PASSWORD_IN_URL = re.compile(r"(?P<user>\w://[^/@:\s]*:)(?P<password>[^@/\s]+)@")
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
@@ -43,7 +44,37 @@ def without_secrets(value: Any, name: str = "") -> Any:
         return [without_secrets(item, name) for item in value]
     if isinstance(value, str) and value and SECRET.search(name):
         return HIDDEN
-    return re.sub(r"(\w://[^/@:\s]*:)[^@/\s]+@", rf"\1{HIDDEN}@", value) if isinstance(value, str) else value
+    return PASSWORD_IN_URL.sub(rf"\g<user>{HIDDEN}@", value) if isinstance(value, str) else value
+
+
+class NothingHidden(ValueError):
+    """Somebody sent :data:`HIDDEN` where no value is kept. The message is the name of the place."""
+
+
+def with_secrets(value: Any, known: Any, place: str = "") -> Any:
+    """What :func:`without_secrets` hid put back from ``known``, the value as it was. Raises NothingHidden.
+
+    So who changes what they were shown keeps the passwords that they were not shown.
+    """
+    if isinstance(value, dict):
+        of = known if isinstance(known, dict) else {}
+        return {key: with_secrets(item, of.get(key), f"{place}.{key}" if place else key) for key, item in value.items()}
+    if isinstance(value, list):
+        of_list = known if isinstance(known, list) else []
+        return [
+            with_secrets(item, of_list[index] if index < len(of_list) else None, place)
+            for index, item in enumerate(value)
+        ]
+    if not isinstance(value, str) or HIDDEN not in value:
+        return value
+    if value == HIDDEN and isinstance(known, str) and known:
+        return known
+    hidden, password = PASSWORD_IN_URL.search(value), PASSWORD_IN_URL.search(known if isinstance(known, str) else "")
+    if value == HIDDEN or (hidden is not None and hidden["password"] == HIDDEN and password is None):
+        raise NothingHidden(place)
+    if hidden is not None and hidden["password"] == HIDDEN and password is not None:
+        return PASSWORD_IN_URL.sub(lambda found: f"{found['user']}{password['password']}@", value)
+    return value
 
 
 def _view_of_other(item: Plugin | Stream) -> dict[str, Any]:
