@@ -60,21 +60,24 @@ def with_secrets(value: Any, known: Any, place: str = "") -> Any:
         of = known if isinstance(known, dict) else {}
         return {key: with_secrets(item, of.get(key), f"{place}.{key}" if place else key) for key, item in value.items()}
     if isinstance(value, list):
-        of_list = known if isinstance(known, list) else []
-        return [
-            with_secrets(item, of_list[index] if index < len(of_list) else None, place)
-            for index, item in enumerate(value)
-        ]
-    if not isinstance(value, str) or HIDDEN not in value:
-        return value
-    if value == HIDDEN and isinstance(known, str) and known:
+        before = known if isinstance(known, list) else []
+        before = before + [None] * (len(value) - len(before))
+        return [with_secrets(item, old, place) for item, old in zip(value, before, strict=False)]
+    return _with_secret(value, known if isinstance(known, str) else "", place) if isinstance(value, str) else value
+
+
+def _with_secret(text: str, known: str, place: str) -> str:
+    if text == HIDDEN and SECRET.search(place.rpartition(".")[2]):
+        if not known:
+            raise NothingHidden(place)
         return known
-    hidden, password = PASSWORD_IN_URL.search(value), PASSWORD_IN_URL.search(known if isinstance(known, str) else "")
-    if value == HIDDEN or (hidden is not None and hidden["password"] == HIDDEN and password is None):
+    hidden = PASSWORD_IN_URL.search(text)
+    if hidden is None or hidden["password"] != HIDDEN:
+        return text
+    password = PASSWORD_IN_URL.search(known)
+    if password is None:
         raise NothingHidden(place)
-    if hidden is not None and hidden["password"] == HIDDEN and password is not None:
-        return PASSWORD_IN_URL.sub(lambda found: f"{found['user']}{password['password']}@", value)
-    return value
+    return PASSWORD_IN_URL.sub(lambda found: f"{found['user']}{password['password']}@", text)
 
 
 def _view_of_other(item: Plugin | Stream) -> dict[str, Any]:
