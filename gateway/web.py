@@ -1,15 +1,18 @@
 """Requests to other systems over HTTP: bounded in time and size, with errors of ours.
 
-httpx is the client. Proxies from the environment are not used, and redirects are not followed: data of trackers goes
-where the configuration says, and nowhere else.
+httpx is the client. Proxies from the environment are not used, redirects are not followed, and cookies are not kept:
+data of trackers goes where the configuration says, and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from attrs import field, frozen
@@ -20,6 +23,9 @@ ANSWER_MOST = 4 * 1024 * 1024
 """Bytes of an answer that are taken."""
 SHOWN_MOST = 300
 """Characters of an answer that an error shows."""
+ENCODINGS = "gzip, deflate"
+"""What an answer may be compressed with: what can be decompressed up to a size."""
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 @frozen
@@ -34,7 +40,7 @@ class Answer:
     def excerpt(self) -> str:
         """The beginning of the body, for people."""
         text = " ".join(self.body[: 4 * SHOWN_MOST].decode("utf-8", "replace").split())
-        return text[:SHOWN_MOST]
+        return "".join(sign if sign.isprintable() else "\ufffd" for sign in text[:SHOWN_MOST])
 
     def refusal(self) -> RemoteRefused:
         """The error that says what was answered."""
@@ -57,21 +63,36 @@ class WebClient:
         answer_most: int = ANSWER_MOST,
     ) -> None:
         self._timeout = timeout
-        self._headers = dict(headers or {})
+        self._headers = {"accept-encoding": ENCODINGS, **(headers or {})}
         self._ca_file = ca_file
         self._answer_most = answer_most
+        self._opening = asyncio.Lock()
         self._client: httpx.AsyncClient | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._under_way = 0
 
     async def open(self) -> None:
         """Raises ConfigError where ``ca_file`` cannot be used. :meth:`request` does it by itself otherwise."""
-        if self._client is None:
-            context = await asyncio.to_thread(_tls_context, self._ca_file)  # reading the system's takes some 20 ms
-            self._client = httpx.AsyncClient(
-                verify=context, headers=self._headers, timeout=self._timeout, trust_env=False, follow_redirects=False
-            )
+        await self._opened()
+
+    async def _opened(self) -> httpx.AsyncClient:
+        async with self._opening:
+            if self._client is None:
+                context = await asyncio.to_thread(_tls_context, self._ca_file)  # reading the system's takes some 20 ms
+                self._client = httpx.AsyncClient(
+                    verify=context,
+                    headers=self._headers,
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                    timeout=self._timeout,
+                    trust_env=False,
+                    follow_redirects=False,
+                )
+            return self._client
 
     async def close(self) -> None:
-        """Ends its connections."""
+        """Ends its connections, when the requests under way have their answers: within ``timeout``."""
+        await self._idle.wait()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -80,32 +101,62 @@ class WebClient:
         self, method: str, uri: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> Answer:  # fmt: skip
-        """Raises RemoteUnavailable; RemoteRefused where the answer is too large."""
-        await self.open()
-        assert self._client is not None
+        """Raises RemoteUnavailable; RemoteRefused where the answer is too large or compressed in an unknown way."""
+        self._under_way += 1
+        self._idle.clear()
         try:
             async with asyncio.timeout(self._timeout):
-                request = self._client.build_request(method, uri, content=content, headers=headers, params=params)
-                answer = await self._client.send(request, stream=True)
-                try:
-                    return Answer(answer.status_code, dict(answer.headers), await self._body(answer))
-                finally:
-                    await answer.aclose()
-        except TimeoutError:
+                client = await self._opened()
+                return await self._answer(client, client.build_request(
+                    method, uri, content=content, headers=headers, params=params
+                ))  # fmt: skip
+        except (TimeoutError, httpx.TimeoutException):
             raise RemoteUnavailable(f"{_host(uri)} did not answer within {self._timeout:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-            raise RemoteUnavailable(f"{_host(uri)}: {_reason(error)}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise RemoteUnavailable(f"{_host(uri)}: {_reason(error)}") from None
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._idle.set()
+
+    async def _answer(self, client: httpx.AsyncClient, request: httpx.Request) -> Answer:
+        answer = await client.send(request, stream=True)
+        try:
+            return Answer(
+                answer.status_code, dict(answer.headers), self._decompressed(answer, await self._body(answer))
+            )
+        finally:
+            await answer.aclose()
 
     async def _body(self, answer: httpx.Response) -> bytes:
         body = bytearray()
-        async for chunk in answer.aiter_bytes():
+        async for chunk in answer.aiter_raw():
             body += chunk
             if len(body) > self._answer_most:
-                raise RemoteRefused(
-                    f"the answer has more than {self._answer_most} bytes, which is the most that is taken",
-                    status=answer.status_code,
-                )
+                raise self._too_large(answer)
         return bytes(body)
+
+    def _decompressed(self, answer: httpx.Response, body: bytes) -> bytes:
+        """httpx would decompress whatever comes in one piece, which may be a thousand times as large."""
+        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+        if encoding in ("", "identity") or not body:
+            return body
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise RemoteRefused(f"the answer is compressed with {encoding!r:.40}", status=answer.status_code)
+        inflated = zlib.decompressobj(_GZIP_OR_ZLIB)
+        try:
+            text = inflated.decompress(body, self._answer_most + 1)
+        except zlib.error:
+            raise RemoteRefused(f"the answer should be compressed with {encoding}", status=answer.status_code) from None
+        if len(text) > self._answer_most:
+            raise self._too_large(answer)
+        return text
+
+    def _too_large(self, answer: httpx.Response) -> RemoteRefused:
+        return RemoteRefused(
+            f"the answer has more than {self._answer_most} bytes, which is the most that is taken",
+            status=answer.status_code,
+        )
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:
@@ -116,10 +167,22 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
 
 
 def _host(uri: str) -> str:
-    """Of a URI what an error may show: neither a password nor a key in its query."""
-    rest = uri.partition("://")[2].partition("/")[0].partition("?")[0]
-    return rest.rpartition("@")[2] or "the address"
+    """Of a URI what an error may show: neither a password nor a key in its path or query."""
+    try:
+        parts = urlsplit(uri)
+        port = f":{parts.port}" if parts.port else ""
+        host = parts.hostname or ""
+    except ValueError:  # a password with a slash makes it look like a port
+        return "the address"
+    return f"[{host}]{port}" if ":" in host else f"{host}{port}" or "the address"
 
 
 def _reason(error: Exception) -> str:
+    """Why there is no answer. What h11 and httpx say of a wrong header or address quotes it, with its secrets."""
+    if isinstance(error, httpx.LocalProtocolError | UnicodeError):
+        return "a header has characters that it cannot have"
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol) or not isinstance(
+        error, httpx.HTTPError | OSError
+    ):
+        return "that is no address, such as https://host/path"
     return str(error) or type(error).__name__
