@@ -1,44 +1,36 @@
-"""MQTT, the readers and the channels as stages: what each is given, what runs in it, and how it ends."""
+"""MQTT and the channels as stages: what each is given, what runs in it, and how it ends."""
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import socket
 from typing import Any
 
 from attrs import asdict
-from twisted.logger import Logger
 
 from gateway.channel.channels import PORTS, Channels
 from gateway.channel.connections import Limits
 from gateway.channel.endpoints import parse_range
 from gateway.commanding import CommandsStage
-from gateway.errors import StoreError
 from gateway.mqtt.broker import EmbeddedBroker
 from gateway.mqtt.client import BrokerAddress, MqttClient
 from gateway.mqtt.items import ItemTopics
 from gateway.mqtt.listen import ListenAddress
 from gateway.mqtt.logs import LogTopics
 from gateway.mqtt.properties import PropertyTopics
-from gateway.mqtt.publisher import Publisher, channel_topic, device_topic
 from gateway.mqtt.rights import TokenDoor
 from gateway.mqtt.settings import SettingTopics
-from gateway.mqtt.telemetry import TelemetryTopics
 from gateway.mqtt.topics import Topics
 from gateway.mqtt.visitors import PACKET_BYTES
-from gateway.registrar import Registrar
 from gateway.settings import Settings
 from gateway.stages import Background
-from gateway.storage import StoreStage, store_reader
+from gateway.storage import StoreStage
 from gateway.store.item import KINDS
-from gateway.store.items import Change, Channel, Item
-from gateway.store.purge import Purger
-from gateway.store.reader import LogReader
-from gateway.store.trim import Trimmer
+from gateway.store.items import Channel, Item, Stream
 from gateway.store.views import view_of
+from gateway.stream.state import StreamState
+from gateway.stream.streams import Streams
 
-TRIM_EVERY = 60.0
 EVERYWHERE = ("", "0.0.0.0", "::")
 
 
@@ -93,84 +85,6 @@ class MqttStage:
             await self.broker.stop()
 
 
-class ReadersStage:
-    """Those who read the logs: the registrar, the publishers and the trimmer."""
-
-    name = "readers"
-    log = Logger()
-
-    def __init__(self, settings: Settings, store: StoreStage, mqtt: MqttStage, background: Background) -> None:
-        self._settings = settings
-        self._store = store
-        self._background = background
-        self._publishers = [
-            Publisher(mqtt.client, store_reader(store, "mqtt"), channel_topic(mqtt.topics), "channels"),
-            Publisher(mqtt.client, store_reader(store, "mqtt", devices=True), device_topic(mqtt.topics), "devices"),
-        ]
-        self._telemetry = TelemetryTopics(
-            mqtt.client,
-            store_reader(store, "telemetry", devices=True),
-            store.telemetry,
-            mqtt.topics,
-            lambda: list(store.items.devices),
-            interval=settings.mqtt.telemetry_interval,
-            exists=lambda device_id: device_id in store.items.devices,  # the mirror is another one after a start
-        )
-        store.items.on_change.append(self._forget_telemetry)
-        self._registrar = Registrar(
-            LogReader(store.redis, store.keys, "registrar", store.registered_logs),
-            store.items,
-            store.messages,
-            store.writer.registered,
-            posted=store.keys.posted,
-            record=store.observation.events.record,
-            forgotten=self._telemetry.forget,
-        )
-        self.channel_readers = ["registrar", "mqtt"]
-        self.device_readers = ["mqtt", "telemetry"] if settings.mqtt.telemetry else ["mqtt"]
-        self._trimmer = Trimmer(
-            store.redis, store.keys, store.items, store.messages,
-            channel_readers=self.channel_readers,
-            device_readers=self.device_readers,
-            reader_retention=settings.limits.reader_retention,
-        )  # fmt: skip
-        self._purger = Purger(
-            store.redis, store.keys, store.items, ["registrar", "mqtt"], retention=settings.limits.reader_retention
-        )
-
-    async def start(self) -> None:
-        self._background.run("the purger of deleted items", self._purger.run())
-        if not self._settings.gateway.readers:
-            self.log.warn("gateway.readers is false: packets are stored, but neither registered nor published")
-            return
-        self._background.run("the registrar", self._registrar.run())
-        for publisher in self._publishers:
-            self._background.run(f"the publisher of {publisher.name}", publisher.run())
-        if self._settings.mqtt.telemetry:
-            self._background.run("the publisher of telemetry", self._telemetry.run())
-        self._background.run("the trimmer", self._trim_forever())
-
-    async def stop(self) -> None:
-        self._background.let_end()
-        if self._settings.gateway.readers:
-            await asyncio.gather(*(publisher.stop(self._settings.limits.stop_time) for publisher in self._publishers))
-        await self._background.cancel()
-        if self._settings.gateway.readers and self._settings.mqtt.telemetry:
-            await self._telemetry.stop()
-
-    def _forget_telemetry(self, change: Change) -> None:
-        if change.kind == "devices" and change.new is None:
-            self._telemetry.refresh([change.id])
-
-    async def _trim_forever(self) -> None:
-        while True:
-            await asyncio.sleep(TRIM_EVERY)
-            try:
-                await self._trimmer.trim()
-            except StoreError as error:
-                self.log.warn("trimming waits for Redis: {error}", error=str(error))
-
-
 class ChannelsStage:
     """The trackers."""
 
@@ -183,10 +97,12 @@ class ChannelsStage:
         store: StoreStage,
         mqtt: MqttStage,
         commands: CommandsStage,
+        streams: Streams,
         background: Background,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._streams = streams
         self._topics = ItemTopics(mqtt.properties, self._view)
         self._background = background
         limits = asdict(settings.limits)
@@ -209,11 +125,15 @@ class ChannelsStage:
         self._store.items.on_change.append(self._topics.changed)
         self.channels.connections.on_count.append(self._count)
         await self.channels.start()
+        self._streams.on_change.append(self._stream_changed)
         self._background.run("the look for silent connections", self.channels.sweep_forever())
 
     async def stop(self) -> None:
         await self._background.cancel()
         await self.channels.stop(self._settings.limits.stop_time)
+
+    def _stream_changed(self, stream: Stream, state: StreamState) -> None:
+        self._topics.stream_connected(stream.id, state.is_connected)
 
     def _count(self, channel_id: int) -> None:
         self._topics.connections(channel_id, self.channels.connections.count(channel_id))

@@ -85,6 +85,11 @@ def gauge(name: str, function: Function, **labels: str) -> None:
     _gauges[_bounded((name, _sorted(labels)))] = function
 
 
+def forget_gauge(name: str, **labels: str) -> None:
+    """What it was asked of is gone."""
+    _gauges.pop(_bounded((name, _sorted(labels))), None)
+
+
 @contextmanager
 def showing(**functions: Function) -> Iterator[None]:
     """Have the gauges of these names, which have no labels, asked for as long as the block runs."""
@@ -183,6 +188,15 @@ COUNTERS = (
     ("mqtt_clients_cut", (), "Clients of the embedded broker that did not read, and were disconnected"),
     ("mqtt_offline_messages_dropped", (), "Messages for absent clients of the embedded broker, beyond what is kept"),
     ("mqtt_retained_messages_dropped", (), "Retained messages of clients that the embedded broker had no room for"),
+    ("plugin_errors", ("type",), "Messages that a plugin failed on; they went on without it"),
+    ("plugin_messages_dropped", ("type",), "Messages that a plugin kept from being registered"),
+    ("plugin_messages_passed_by", ("type",), "Messages that passed a plugin by, because too many waited for it"),
+    ("plugin_mistakes", ("type",), "Errors of plugins that are mistakes in their code"),
+    ("plugin_slow", ("type",), "Messages that a plugin kept everybody waiting for"),
+    ("plugin_store_failures", (), "Attempts of waiting plugins to reach Redis that failed; tried again"),
+    ("stream_messages", ("stream", "result"), "Messages of a stream: delivered, rejected, skipped or given_up"),
+    ("stream_failures", ("stream",), "Attempts of a stream to connect or to deliver that failed; tried again"),
+    ("stream_store_failures", (), "Attempts of streams to read their logs that failed; tried again"),
     ("log_events", ("level",), "Events of the diagnostic log: warn, error; critical is a bug, with a traceback"),
     ("library_warnings", ("place",), "Warnings of libraries"),
     ("api_requests", ("operation", "status"), "Requests to the API"),
@@ -193,6 +207,7 @@ COUNTERS = (
 HISTOGRAMS = (
     ("commit_seconds", (), "From the attempt to store a group of packets to Redis' answer"),
     ("ack_seconds", (), "From a packet's last byte to its acknowledgement"),
+    ("stream_seconds", ("stream",), "From a batch's delivery to the target's confirmation"),
     ("api_seconds", ("operation",), "From a request's last byte to the end of its answer"),
 )
 
@@ -210,6 +225,8 @@ GAUGES = (
         "Packets that a reader has not delivered; counted up to 100, estimated beyond",
     ),
     ("reader_lag_seconds", ("log", "channel", "reader"), "Age of the first packet that a reader has not delivered"),
+    ("plugin_devices_waiting", (), "Devices whose messages wait for a plugin that asks another system"),
+    ("stream_connected", ("stream",), "1: the stream's target takes messages"),
     ("mqtt_connected", (), "1: connected to the broker"),
     ("mqtt_in_flight", (), "Messages sent that the broker has not acknowledged yet"),
     ("redis_up", (), "1: Redis answered this scrape"),

@@ -99,6 +99,7 @@ class Registrar:
         deferred: Deferred | None = None,
         wake: Callable[[int], None] = lambda device_id: None,
         processed: str = "",
+        handed_on: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.time,
         record: Callable[..., object] = lambda kind, item_id, event_code, **fields: None,
         forgotten: Callable[[int, set[str]], None] = lambda device_id, names: None,
@@ -106,7 +107,8 @@ class Registrar:
         """``registered`` is told how many bytes of the channels' logs were dealt with; ``record`` what belongs into a
         device's log of events; ``forgotten`` which telemetry parameters of a device were deleted. ``posted`` is the
         stream of what came by the API. ``chains`` are the plugins; ``deferred``, ``wake`` and ``processed`` belong to
-        those that ask other systems: where messages wait for them, who is told so, where they come back."""
+        those that ask other systems: where messages wait for them, who is told so, where they come back. ``handed_on``
+        is told when something came to the device log."""
         self._reader = reader
         self._registered = registered
         self._items = items
@@ -116,6 +118,7 @@ class Registrar:
         self._deferred = deferred
         self._wake = wake
         self._processed = processed
+        self._handed_on = handed_on
         self._now = now
         self._knows_deferred = deferred is None
         self._record = record
@@ -170,6 +173,8 @@ class Registrar:
         await self._commit(changes, batch, self._reader.cursor_fields(entries))
         for change in changes:
             self._tell(change)
+        if changes:
+            self._handed_on()
         self._forget_states()
 
     async def _commit(self, changes: list[DeviceChange], batch: Sorted, cursors: dict[str, str]) -> None:

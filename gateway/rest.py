@@ -8,11 +8,13 @@ from gateway.api.exposition import Exposition
 from gateway.api.health import Health, of_broker, of_channels
 from gateway.api.parts import Parts
 from gateway.api.server import ApiServer
-from gateway.assembly import ChannelsStage, MqttStage, ReadersStage
+from gateway.assembly import ChannelsStage, MqttStage
 from gateway.commanding import CommandsStage
+from gateway.readers import ReadersStage
 from gateway.settings import Settings
 from gateway.storage import StoreStage
 from gateway.store.lag import StoreWatch
+from gateway.stream.streams import Streams
 
 
 class RestStage:
@@ -26,6 +28,7 @@ class RestStage:
         settings: Settings,
         store: StoreStage,
         mqtt: MqttStage,
+        streams: Streams,
         readers: ReadersStage,
         commands: CommandsStage,
         channels: ChannelsStage,
@@ -58,6 +61,8 @@ class RestStage:
             orders=commands.orders,
             commands=store.commands,
             device_settings=store.device_settings,
+            chains=readers.chains,
+            streams=streams,
             channels=channels.channels,
             connections=channels.channels.connections,
             exposition=Exposition(watch, store.gate, gauges),

@@ -13,13 +13,14 @@ from twisted.logger import ILogObserver, Logger
 
 import gateway
 from gateway import config
-from gateway.assembly import ChannelsStage, MqttStage, ReadersStage
+from gateway.assembly import ChannelsStage, MqttStage
 from gateway.channel.channels import Channels
 from gateway.commanding import CommandsStage
 from gateway.errors import ConfigError, GatewayError
 from gateway.log import Observer, adopt_standard_library, open_log
 from gateway.mqtt.client import BrokerAddress
 from gateway.mqtt.listen import ListenAddress
+from gateway.readers import ReadersStage, StreamsStage
 from gateway.rest import RestStage
 from gateway.settings import Settings
 from gateway.stages import Background, Stage, Stages
@@ -61,11 +62,12 @@ def make_service(settings: Settings, reopen_log: Callable[[], None] | None = Non
             mqtt = MqttStage(reactor, settings, store, token, background())
         except ConfigError as error:
             raise ConfigError(f"{settings.source}: {error}") from error
-        readers = ReadersStage(settings, store, mqtt, background())
+        streams = StreamsStage(store)
+        readers = ReadersStage(settings, store, mqtt, streams.streams, background())
         commands = CommandsStage(store, background())
-        channels = ChannelsStage(reactor, settings, store, mqtt, commands, background())
-        rest = RestStage(reactor, settings, store, mqtt, readers, commands, channels)
-        stages = (store, mqtt, readers, commands, channels, rest)
+        channels = ChannelsStage(reactor, settings, store, mqtt, commands, streams.streams, background())
+        rest = RestStage(reactor, settings, store, mqtt, streams.streams, readers, commands, channels)
+        stages = (store, mqtt, streams, readers, commands, channels, rest)
         return stages, lambda: print_ready(settings, store, channels.channels, rest.server.url, token_file)
 
     service = Stages(assemble, reactor, reopen_log)

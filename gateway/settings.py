@@ -81,6 +81,9 @@ class GatewaySection:
     )
     log_format: str = option("text", "text, or json: an object a line", one_of("text", "json"))
     log_level: str = option("info", "least level that is logged", one_of("debug", "info", "warn", "error"))
+    plugin_folders: str = option(
+        "", "folders with plugin types of your own, a file each, with ':' between: /etc/avl-gateway/plugins"
+    )
     readers: bool = option(True, "false: take and store packets, but neither register nor publish them")
 
 

@@ -94,8 +94,9 @@ class StoreStage:
         return {self.keys.channel_log(channel_id): channel_id for channel_id in self.items.logged_channels()}
 
     def registered_logs(self) -> dict[str, int]:
-        """What the registrar reads: the channels' logs, and what was posted, whose entries say for which device."""
-        return {**self.channel_logs(), self.keys.posted: 0}
+        """What the registrar reads: the channels' logs, and what was posted or comes back from plugins; entries of
+        these two say for which device."""
+        return {**self.channel_logs(), self.keys.posted: 0, self.keys.processed: 0}
 
     def device_log(self) -> dict[str, int]:
         """The log of all devices; its entries say whose they are."""

@@ -46,7 +46,9 @@ def always_new(monkeypatch) -> None:
 
 def _exposition(redis, channels=None, gate=None, gauges=None) -> Exposition:
     names = {1: "trackers"} if channels is None else channels
-    watch = StoreWatch(redis, KEYS, lambda: names, channel_readers=["mqtt"], device_readers=["telemetry"])
+    watch = StoreWatch(
+        redis, KEYS, lambda: names, channel_readers=lambda id: ["mqtt"], device_readers=lambda: ["telemetry"]
+    )
     return Exposition(watch, gate or Gate(), gauges or {})
 
 

@@ -20,7 +20,9 @@ KEYS = ShardKeys()
 
 
 def _health(redis, gate=None, others=()) -> Health:
-    watch = StoreWatch(redis, KEYS, lambda: {1: "trackers"}, channel_readers=["mqtt"], device_readers=["telemetry"])
+    watch = StoreWatch(
+        redis, KEYS, lambda: {1: "trackers"}, channel_readers=lambda id: ["mqtt"], device_readers=lambda: ["telemetry"]
+    )
     return Health(watch, gate or Gate(), others)
 
 

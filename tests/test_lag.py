@@ -21,7 +21,12 @@ NOW = 1_700_000_000
 def _watch(redis, channels=None, now: float = NOW) -> StoreWatch:
     names = {1: "trackers"} if channels is None else channels
     return StoreWatch(
-        redis, KEYS, lambda: names, channel_readers=["mqtt"], device_readers=["telemetry"], now=lambda: now
+        redis,
+        KEYS,
+        lambda: names,
+        channel_readers=lambda id: ["mqtt"],
+        device_readers=lambda: ["telemetry"],
+        now=lambda: now,
     )
 
 

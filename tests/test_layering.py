@@ -40,6 +40,7 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
                 "log",
                 "observation",
                 "provision",
+                "readers",
                 "rest",
                 "service",
                 "settings",

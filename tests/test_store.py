@@ -146,7 +146,7 @@ async def _trimmer(redis, **options) -> Trimmer:
     await items.create_channel(name="a", protocol_id=14, messages_ttl=100)
     return Trimmer(
         redis, KEYS, items, DeviceMessages(redis, KEYS),
-        channel_readers=["registrar", "mqtt"], device_readers=["mqtt"], now=lambda: NOW, **options,
+        channel_readers=lambda id: ["registrar", "mqtt"], device_readers=lambda: ["mqtt"], now=lambda: NOW, **options,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Trimmed:
         self.history = ChannelHistory(redis, KEYS, self.items, now=lambda: NOW)
         self.trimmer = Trimmer(
             redis, KEYS, self.items, self.messages,
-            channel_readers=READERS, device_readers=["mqtt"], now=lambda: NOW,
+            channel_readers=lambda id: READERS, device_readers=lambda: ["mqtt"], now=lambda: NOW,
         )  # fmt: skip
 
     async def read_up_to(self, at: int, *readers: str) -> None:

@@ -7,10 +7,12 @@ one that fails halfway has changed nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+import orjson
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
@@ -27,6 +29,9 @@ log = Logger()
 
 SLOW = 0.05
 """Seconds after which a plugin that should answer at once is told of: all trackers wait for it."""
+MESSAGE_MOST = 1024 * 1024
+"""Bytes of a message as JSON, after a plugin: trackers send 64 KiB at most, and what one sends can be named twice."""
+TIMES = ("timestamp", "server.timestamp")
 EXCERPT = ("ident", "timestamp", "server.timestamp")
 """What tells which message an entry of the log is about."""
 
@@ -186,7 +191,10 @@ class Chain:
             self._tell(link, str(error), message)
 
     def _tell(self, link: Link, reason: str, message: Message, *, is_drop: bool = False) -> None:
-        metrics.count("plugin_messages_dropped" if is_drop else "plugin_errors", type=link.plugin.name)
+        if is_drop:
+            metrics.count("plugin_messages_dropped", type=link.plugin.name)
+        else:
+            metrics.count("plugin_errors", type=link.plugin.name)
         self.tell(Trouble(link.item, self.device, reason, is_drop, message))
 
     def _warn(self, link: Link, seconds: float) -> None:
@@ -200,13 +208,26 @@ class Chain:
 
 
 def _checked(message: Any) -> Message:
-    """What a plugin gave. Raises PluginError where it is no message any more."""
+    """What a plugin gave. Raises PluginError where it is no message any more: whatever got through could not be stored,
+    and would take the rest of its packet with it."""
     if not isinstance(message, dict):
         raise PluginError(f"the plugin should give a message (a dict), not {type(message).__name__}")
-    for name in ("timestamp", "server.timestamp"):
-        if type(message.get(name)) not in (int, float):
+    try:
+        size = len(orjson.dumps(message))
+    except TypeError as error:
+        raise PluginError(f"the message cannot be JSON any more: {error}") from None
+    if size > MESSAGE_MOST:
+        raise PluginError(f"the message has {size} bytes after the plugin, {MESSAGE_MOST} is the most")
+    for name in TIMES:
+        if not _is_finite(message.get(name)):
             raise PluginError(f"{name} should stay a number, not {message.get(name)!r:.50}")
+    if "timestamp.key" in message and not _is_finite(message["timestamp.key"]):
+        raise PluginError(f"timestamp.key should be a number, not {message['timestamp.key']!r:.50}")
     return message
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _timed(error: Exception, seconds: float) -> Exception:

@@ -90,15 +90,15 @@ class StoreWatch:
         keys: ShardKeys,
         channels: Callable[[], Mapping[int, str]],
         *,
-        channel_readers: Sequence[str],
-        device_readers: Sequence[str],
+        channel_readers: Callable[[int], Sequence[str]],
+        device_readers: Callable[[], Sequence[str]],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._channels = channels
-        self._channel_readers = tuple(channel_readers)
-        self._device_readers = tuple(device_readers)
+        self._channel_readers = channel_readers
+        self._device_readers = device_readers
         self._now = now
         self._lock = asyncio.Lock()
         self._state = StoreState(False, "Redis was not asked yet")
@@ -141,10 +141,16 @@ class StoreWatch:
 
     def _logs(self) -> list[WatchedLog]:
         logs = [
-            WatchedLog(self._keys.channel_log(channel_id), "channels", name, self._channel_readers, MICROSECONDS)
+            WatchedLog(
+                self._keys.channel_log(channel_id),
+                "channels",
+                name,
+                tuple(self._channel_readers(channel_id)),
+                MICROSECONDS,
+            )
             for channel_id, name in self._channels().items()
         ]
-        return [*logs, WatchedLog(self._keys.device_log, "devices", "", self._device_readers, MILLISECONDS)]
+        return [*logs, WatchedLog(self._keys.device_log, "devices", "", tuple(self._device_readers()), MILLISECONDS)]
 
 
 def _state_of(log: WatchedLog, answer: list[Any], counted: int, now: float) -> LogState:

@@ -86,6 +86,8 @@ class LogWriter:
         self._resynchronizing: asyncio.Future[None] | None = None
         self.unregistered_bytes = 0
         """Committed since the start, and not yet told to :meth:`registered`."""
+        self.on_commit: list[Callable[[], None]] = []
+        """Each is called when packets were stored; must not raise."""
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -146,6 +148,8 @@ class LogWriter:
             size = sum(len(pending.data) for pending in batch)
             self._pending_bytes -= size
             self.unregistered_bytes += size
+            for committed in self.on_commit:
+                committed()
             if self._pending_bytes <= PENDING_BYTES // 2:
                 self._gate.open("pending")
 

@@ -89,7 +89,7 @@ class Purger:
         elif purge.kind == "devices":
             names, fields = self._keys.of_device(id), self._keys.fields_of_device(id)
         else:
-            names, fields = self._keys.of_other(purge.kind, id), []
+            names, fields = self._keys.of_other(purge.kind, id), self._fields_of_other(purge.kind, id)
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.unlink(*names)
@@ -97,6 +97,13 @@ class Purger:
                     pipe.hdel(name, field)
                 removed: list[int] = await pipe.execute()
         return any(removed)
+
+    def _fields_of_other(self, kind: str, id: int) -> list[tuple[str, str]]:
+        """A stream has a cursor for each log that it read."""
+        if kind != "streams":
+            return []
+        logs = [self._keys.channel_log(channel_id) for channel_id in self._items.logged_channels()]
+        return [(self._keys.cursors, f"stream:{id}|{log}") for log in [*logs, self._keys.device_log]]
 
     async def _is_read(self, channel_id: int) -> bool:
         """Whether all readers have delivered the last packet of the channel's log."""

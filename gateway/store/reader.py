@@ -39,13 +39,23 @@ class LogReader:
     """
 
     def __init__(
-        self, redis: Client, keys: ShardKeys, name: str, streams: Callable[[], dict[str, int]], *, wait: float = WAIT
+        self,
+        redis: Client,
+        keys: ShardKeys,
+        name: str,
+        streams: Callable[[], dict[str, int]],
+        *,
+        wait: float = WAIT,
+        begin: Callable[[str], str] = lambda stream: "0",
     ) -> None:
+        """``begin`` gives the id after which a stream is read that the reader has no cursor for. ``wait`` 0: it does
+        not wait."""
         self._redis = redis
         self._keys = keys
         self.name = name
         self._streams = streams
         self._wait = wait
+        self._begin = begin
         self._positions: dict[str, str] = {}
         self._is_behind = True
 
@@ -65,11 +75,16 @@ class LogReader:
             answer = await self._redis.xread(
                 {stream: self._positions[stream] for stream in streams},
                 count=count,
-                block=max(1, int(self._wait * 1000)),
+                block=max(1, int(self._wait * 1000)) if self._wait else None,
             )
         entries = [entry for stream, rows in _pairs(answer) for entry in self._entries(stream, streams[stream], rows)]
         self._is_behind = len(entries) >= count
         return entries
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there was more than the last read gave."""
+        return self._is_behind
 
     async def confirm(self, entry: LogEntry) -> None:
         """Everything of the entry's stream up to ``entry`` was delivered. Raises StoreError."""
@@ -86,6 +101,25 @@ class LogReader:
         """What :meth:`confirm_all` would write: for those who move the cursor in a transaction of their own."""
         return {f"{self.name}|{entry.stream}": entry.id for entry in entries}
 
+    async def hold(self) -> None:
+        """Write a cursor for each stream that has none: what comes from now on is kept for it. Raises StoreError."""
+        streams = self._streams()
+        if streams:
+            with store_errors():
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for stream in streams:
+                        pipe.hsetnx(self._keys.cursors, f"{self.name}|{stream}", self._begin(stream))
+                    await pipe.execute()
+
+    async def forget(self, streams: Iterable[str]) -> None:
+        """Remove its cursors of these streams: it does not read them any more. Raises StoreError."""
+        fields = [f"{self.name}|{stream}" for stream in streams]
+        for stream in streams:
+            self._positions.pop(stream, None)
+        if fields:
+            with store_errors():
+                await self._redis.hdel(self._keys.cursors, *fields)
+
     def rewind(self) -> None:
         """Read again from the cursors: what was read and not confirmed comes once more."""
         self._positions.clear()
@@ -97,7 +131,7 @@ class LogReader:
         with store_errors():
             stored = await self._redis.hmget(self._keys.cursors, [f"{self.name}|{stream}" for stream in new])
         for stream, cursor in zip(new, stored, strict=True):
-            self._positions[stream] = cursor.decode() if cursor else "0"
+            self._positions[stream] = cursor.decode() if cursor else self._begin(stream)
 
     def _entries(self, stream: str, owner: int, rows: list[tuple[bytes, dict[bytes, bytes]]]) -> list[LogEntry]:
         if not rows:

@@ -31,7 +31,10 @@ NOTHING: Id = (0, 0)
 
 
 class Trimmer:
-    """Applies ``messages_ttl``, ``messages_rotate`` and the bound on slow readers, each time :meth:`trim` is called."""
+    """Applies ``messages_ttl``, ``messages_rotate`` and the bound on slow readers, each time :meth:`trim` is called.
+
+    ``channel_readers`` names those who read a channel's log, given its id; ``device_readers`` those of the device log.
+    """
 
     log = Logger()
 
@@ -42,8 +45,8 @@ class Trimmer:
         items: Items,
         messages: DeviceMessages,
         *,
-        channel_readers: Sequence[str],
-        device_readers: Sequence[str],
+        channel_readers: Callable[[int], Sequence[str]],
+        device_readers: Callable[[], Sequence[str]],
         reader_retention: float = READER_RETENTION,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -61,8 +64,9 @@ class Trimmer:
         """Go once through all logs and devices. Raises StoreError; what was not trimmed is trimmed the next time."""
         for channel in list(self._items.channels.values()):
             await self._trim_channel(channel)
-        await self._trim_log(self._keys.device_log, 0, MILLISECONDS, self._device_readers)
-        await self._trim_log(self._keys.posted, 0, MILLISECONDS, [READER])
+        await self._trim_log(self._keys.device_log, 0, MILLISECONDS, self._device_readers())
+        for stream in (self._keys.posted, self._keys.processed):
+            await self._trim_log(stream, 0, MILLISECONDS, [READER])
         devices = list(self._items.devices.values())
         for start in range(0, len(devices), DEVICES_AT_ONCE):
             for device in await self._messages.overdue(devices[start : start + DEVICES_AT_ONCE], self._now()):
@@ -80,9 +84,10 @@ class Trimmer:
         stream = self._keys.channel_log(channel.id)
         deleted = (await self._hidden.ranges([channel.id])).get(channel.id, [])
         beginning = max((range.high + 1 for range in deleted if range.low == 0), default=0)
-        await self._trim_log(stream, channel.messages_ttl, MICROSECONDS, self._channel_readers, beginning)
+        readers = self._channel_readers(channel.id)
+        await self._trim_log(stream, channel.messages_ttl, MICROSECONDS, readers, beginning)
         if deleted:
-            delivered = (await self._needed_from(stream, self._channel_readers))[0]
+            delivered = (await self._needed_from(stream, readers))[0]
             for range in deleted:
                 if range.low > 0:
                     await self._purge(channel.id, stream, range, delivered)
