@@ -57,6 +57,10 @@ class EvaluationError(PeerError):
         self.reason = reason
 
 
+class MissingParameter(EvaluationError):
+    """The expression reads a parameter that the message, or the one before it, does not have."""
+
+
 class EncodeError(GatewayError):
     """A value that the wire has no room for: our own code, or who asked it to, wanted the impossible."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.errors import EvaluationError
+from gateway.errors import EvaluationError, MissingParameter
 from gateway.expressions.context import Context
+from gateway.expressions.function import Missing
 from gateway.expressions.operators import Binary
 from gateway.expressions.parameters import Message, Run
 from gateway.expressions.values import truth
@@ -18,7 +19,7 @@ Combine = Callable[[Any, Message, Context], Any]
 def failure(column: int, error: Exception) -> EvaluationError:
     """The error of an operator or function, at its column."""
     reason = str(error) if isinstance(error, ValueError) else "the result is too large for a number"
-    return EvaluationError(column, reason)
+    return MissingParameter(column, reason) if isinstance(error, Missing) else EvaluationError(column, reason)
 
 
 def constant(value: Any) -> Run:
@@ -121,17 +122,18 @@ def some(operands: Sequence[Run]) -> Run:
     """
 
     def run(message: Message, context: Context) -> bool:
-        failed: tuple[int, str] | None = None
+        failed: tuple[type[EvaluationError], int, str] | None = None
         for operand in operands:
             try:
                 value = operand(message, context)
             except EvaluationError as error:
-                failed = failed or (error.column, error.reason)
+                failed = failed or (type(error), error.column, error.reason)
                 continue
             if value is True or truth(value):
                 return True
         if failed is not None:
-            raise EvaluationError(*failed)
+            kind, column, reason = failed
+            raise kind(column, reason)
         return False
 
     return run

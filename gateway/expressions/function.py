@@ -53,20 +53,24 @@ class Function:
         return {"name": self.name, "usage": self.usage, "description": self.description, "arguments": arguments}
 
 
+class Missing(ValueError):
+    """What a function reads is not there."""
+
+
 def _count(usage: str) -> int:
     words = usage.partition("(")[2].strip("[]).").replace("[", "").split(",")
     return len([word for word in words if word.strip()])
 
 
 def of_message(message: Message, name: str) -> Any:
-    """A parameter that a function needs. Raises ValueError."""
+    """A parameter that a function needs. Raises Missing."""
     if name not in message:
-        raise ValueError(f"the message has no {name}")
+        raise Missing(f"the message has no {name}")
     return message[name]
 
 
 def before(context: Context) -> Message:
-    """The message before this one. Raises ValueError where none is known."""
+    """The message before this one. Raises Missing where none is known."""
     if context.previous is None:
-        raise ValueError("no previous message is known here")
+        raise Missing("no previous message is known here")
     return context.previous

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.errors import EvaluationError
+from gateway.errors import MissingParameter
 from gateway.expressions.context import Context
 
 Message = Mapping[str, Any]
@@ -61,7 +61,7 @@ def required(name: str, column: int) -> Run:
         except KeyError:
             value = find(message)
         if value is MISSING:
-            raise EvaluationError(column, f"the message has no {name}")
+            raise MissingParameter(column, f"the message has no {name}")
         return value
 
     return run
@@ -84,10 +84,10 @@ def previous(name: str, column: int) -> Run:
 
     def run(message: Message, context: Context) -> Any:
         if context.previous is None:
-            raise EvaluationError(column, "no previous message is known here")
+            raise MissingParameter(column, "no previous message is known here")
         value = find(context.previous)
         if value is MISSING:
-            raise EvaluationError(column, f"the previous message has no {name}")
+            raise MissingParameter(column, f"the previous message has no {name}")
         return value
 
     return run
