@@ -20,8 +20,31 @@ Message = dict[str, Any]
 
 NAME_MOST = 128
 """Characters of a parameter's name."""
-ParameterName = Annotated[str, Meta(min_length=1, max_length=NAME_MOST, description="name of a parameter")]
+NAME = r"^[^\x00-\x1f\x7f/#+]+(?![\s\S])"
+"""Printable, and safe in a topic; the end is spelled so because ``$`` would allow a line feed, in Python alone."""
+ParameterName = Annotated[
+    str, Meta(min_length=1, max_length=NAME_MOST, pattern=NAME, description="name of a parameter, without / # +")
+]
+Mask = Annotated[
+    str, Meta(min_length=1, max_length=NAME_MOST, description="name of a parameter, or a mask of * and ? for several")
+]
 Timeout = Annotated[float, Meta(gt=0, le=60, description="seconds that an answer may take")]
+
+
+OBLIGATORY = frozenset(
+    {
+        "ident",
+        "timestamp",
+        "server.timestamp",
+        "channel.id",
+        "peer",
+        "protocol.id",
+        "device.id",
+        "device.name",
+        "device.type.id",
+    }
+)
+"""What every message of a device has; no type of ours takes it away."""
 
 
 class PluginError(GatewayError):
@@ -88,12 +111,12 @@ class Plugin:
 
     ``name`` is set where the type is found: that of the file, with hyphens. One object works on the messages of all
     devices that a plugin is assigned to, so it keeps nothing of them. ``needs_telemetry``: whether
-    ``context.telemetry`` is to be filled.
+    ``context.telemetry`` is to be filled; of a type, or of one object of it by its configuration.
     """
 
     Config: ClassVar[type[Config]] = Config
     name: ClassVar[str] = ""
-    needs_telemetry: ClassVar[bool] = False
+    needs_telemetry: bool = False
 
     def __init__(self, config: Any) -> None:
         """``config`` is of the type's ``Config``. Raises PluginError where it cannot be used."""
@@ -106,6 +129,7 @@ class Plugin:
     def process(self, message: Message, context: Context) -> Message:
         """The message as it shall be registered: ``message`` itself, changed, or another one.
 
+        Lists and objects in it are shared with the message before: put another one in the place of one that changes.
         Raises DropMessage, PluginError. Whatever else it raises is logged as a mistake of the type.
         """
         raise NotImplementedError

@@ -100,6 +100,7 @@ class Chains:
             return Running(plugin, None, reason=f"there is no plugin type {plugin.type} any more")
         try:
             config = msgspec.convert(plugin.configuration, kind.cls.Config)
+            kind.cls.check(config)
             validate = compile_expression(plugin.validate_message) if plugin.validate_message else None
             return Running(plugin, kind.cls(config), validate)
         except (msgspec.ValidationError, ExpressionError, GatewayError) as error:

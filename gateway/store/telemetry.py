@@ -44,7 +44,7 @@ def update(values: Values, message: dict[str, Any], whole: dict[str, Any] | None
 
     ``whole``: the message after merging into that of the same time; the position is that of all of it.
     """
-    ts = _time_of(message)
+    ts = time_of(message)
     changed = set()
     for name, value in message.items():
         known = values.get(name)
@@ -63,9 +63,9 @@ def update(values: Values, message: dict[str, Any], whole: dict[str, Any] | None
     return changed
 
 
-def _time_of(message: dict[str, Any]) -> float:
-    """``timestamp``; when it was received, where the device's clock is ahead by more than a day: such a value would
-    otherwise keep out all that come after it."""
+def time_of(message: dict[str, Any]) -> float:
+    """From when the values of a message are: ``timestamp``, or when it was received, where the device's clock is ahead
+    by more than a day: such a value would otherwise keep out all that come after it."""
     ts: float = message["timestamp"]
     received: float = message.get("server.timestamp", ts)
     return received if ts > received + CLOCK_AHEAD else ts
