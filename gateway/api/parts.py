@@ -36,10 +36,6 @@ class Parts:
     streams: Any = None
     device_settings: Any = None
     settings: Any = None
-    chains: Any = None
-    """The plugins of all devices, with their types (:class:`gateway.plugin.chains.Chains`)."""
-    streams: Any = None
-    """What runs the streams: ``protocols`` by name, ``status(id)``, and ``queue_size(id)``, to be awaited."""
     redis: Any = None
     keys: Any = None
     turn: Turn = field(factory=Turn)
