@@ -97,7 +97,7 @@ def _operation(operation: Operation, schema_of: dict[int, Any], components: dict
         described["security"] = []
     if operation.body is not None:
         content = {"application/json": {"schema": schema_of[id(operation.body)]}}
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {"required": not operation.may_lack_body, "content": content}
     return described
 
 

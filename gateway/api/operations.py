@@ -38,8 +38,8 @@ class Operation:
 
     ``handler`` takes the :class:`~gateway.api.call.Call`. ``access`` None: no token is needed. ``query``, ``data`` and
     ``body`` are msgspec types; ``data`` is the JSON object of the parameter ``data`` (or of a GET's body, as flespi
-    takes it). A ``body`` of ``list[X]`` is checked item by item: see ``Call.entries``. ``result`` is the type of one
-    item of the answer's ``result``. ``is_bare``: the answer has no envelope.
+    takes it). A ``body`` of ``list[X]`` is checked item by item: see ``Call.entries``. ``may_lack_body``: none is as
+    ``{}``. ``result`` is the type of one item of the answer's ``result``. ``is_bare``: the answer has no envelope.
     """
 
     method: str
@@ -52,6 +52,7 @@ class Operation:
     body: Any = None
     result: Any = dict[str, Any]
     body_most: int = BODY_MOST
+    may_lack_body: bool = False
     is_bare: bool = False
     content_type: str = "application/json"
 

@@ -117,6 +117,8 @@ def _read_data(call: Call, given: bytes, body: bytes) -> None:
 
 
 def _read_body(call: Call, body: bytes) -> None:
+    if not body.strip() and call.operation.may_lack_body:
+        body = b"{}"
     if not body.strip():
         raise ApiError.bad_request("a body is needed: JSON, see /gw/api.json")
     value = parse_json(body, "the body")
