@@ -8,9 +8,23 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import DecodeError
+from gateway.errors import DecodeError, PeerError
 
 Message = dict[str, Any]
+
+KiB = 1024
+
+BYTES_MOST = 64 * KiB
+"""Of a message as JSON that somebody makes: as much as a packet of a tracker may have."""
+PARAMETERS_MOST = 1024
+"""As many as telemetry keeps."""
+NAME_MOST = 128
+"""Characters of a parameter's name."""
+LEVELS_MOST = 8
+"""Of arrays and objects in each other, the message itself included."""
+LATEST = 2**32 - 1
+"""The year 2106."""
+TIMES = ("timestamp", "timestamp.key")
 
 POSITION = "position."
 LATITUDE = "position.latitude"
@@ -18,6 +32,15 @@ LONGITUDE = "position.longitude"
 
 # What orjson and most readers hold; beyond, a number becomes text.
 _LOWEST_INTEGER, _HIGHEST_INTEGER = -(2**63), 2**64 - 1
+
+
+class MessageError(PeerError):
+    """A message that did not come from a tracker is none that can be taken. ``field`` names the parameter."""
+
+    def __init__(self, reason: str, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
@@ -74,15 +97,19 @@ def apply_position_rules(message: Message) -> Message:
     Latitude and longitude are removed when one of them is no number, zero, or outside of WGS-84, and the message says
     so: ``position.valid`` false, ``position.skipped`` true (flespi, "Message - basic information unit").
     """
-    latitude, longitude = message.get(LATITUDE), message.get(LONGITUDE)
-    if latitude is None and longitude is None and LATITUDE not in message and LONGITUDE not in message:
+    if LATITUDE not in message and LONGITUDE not in message:
         return message
-    if not (_is_degrees(latitude, 90) and _is_degrees(longitude, 180)):
+    if not has_coordinates(message):
         message.pop(LATITUDE, None)
         message.pop(LONGITUDE, None)
         message["position.valid"] = False
         message["position.skipped"] = True
     return message
+
+
+def has_coordinates(message: Mapping[str, Any]) -> bool:
+    """Whether it has a latitude and a longitude that can be."""
+    return _is_degrees(message.get(LATITUDE), 90) and _is_degrees(message.get(LONGITUDE), 180)
 
 
 def _is_degrees(value: Any, limit: int) -> bool:
@@ -105,3 +132,40 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> Message:
 def position_of(message: Mapping[str, Any]) -> dict[str, Any]:
     """The virtual parameter ``position``: what the message has of ``position.*``, without the prefix."""
     return {name[len(POSITION) :]: value for name, value in message.items() if name.startswith(POSITION)}
+
+
+def check_bounds(message: Mapping[str, Any]) -> None:
+    """What holds for messages of others than trackers: how much they have, names that are safe in topics, times.
+
+    Raises MessageError.
+    """
+    if len(message) > PARAMETERS_MOST:
+        raise MessageError(f"the message has {len(message)} parameters; {PARAMETERS_MOST} are possible")
+    for name in message:
+        if len(name) > NAME_MOST or not is_safe(name):
+            raise MessageError(
+                f"a parameter's name has 1 to {NAME_MOST} printable characters, without / # +", name[:NAME_MOST]
+            )
+    for name in TIMES:
+        value = message.get(name, 0.0)
+        if type(value) not in (int, float) or not 0 <= value <= LATEST:
+            raise MessageError(f"{name} should be a number: UNIX seconds, from 0 to {LATEST}", name)
+    if any(is_deeper(value, LEVELS_MOST - 1) for value in message.values()):
+        raise MessageError(f"the message is nested deeper than {LEVELS_MOST} levels")
+    size = len(encode(message))
+    if size > BYTES_MOST:
+        raise MessageError(f"the message has {size} bytes; {BYTES_MOST} are possible")
+
+
+def is_safe(name: str) -> bool:
+    """Whether ``name`` can be one level of a topic: not empty, printable, without ``#``, ``+`` and ``/``."""
+    return bool(name) and name.isprintable() and not any(sign in name for sign in "#+/")
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether arrays and objects stand in each other more than ``levels`` times."""
+    if not isinstance(value, dict | list):
+        return False
+    if levels == 0:
+        return True
+    return any(is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.api import device_messages
-from gateway.api.posting import MESSAGE_BYTES_MOST, MESSAGES_MOST, NAME_MOST, PARAMETERS_MOST
+from gateway.api.posting import MESSAGES_MOST
+from gateway.message import BYTES_MOST, NAME_MOST, PARAMETERS_MOST
 from tests.history import KEYS, store
 from tests.items_rest import key_for
 from tests.messages_rest import messages_gateway, pages, right
@@ -213,7 +214,7 @@ BAD: list[tuple[Any, str | None, str]] = [
     ({"": 1}, "", "printable"),
     ({"a\u0000": 1}, "a\u0000", "printable"),
     ({"x" * (NAME_MOST + 1): 1}, "x" * NAME_MOST, "printable"),
-    ({"a": "x" * MESSAGE_BYTES_MOST}, None, "bytes"),
+    ({"a": "x" * BYTES_MOST}, None, "bytes"),
     ({f"p{n}": n for n in range(PARAMETERS_MOST + 1)}, None, "parameters"),
     ({"a": [[[[[[[[1]]]]]]]]}, None, "nested"),
 ]

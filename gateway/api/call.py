@@ -12,6 +12,7 @@ from gateway.api.errors import ApiError
 from gateway.api.operations import Operation
 from gateway.api.parts import Parts
 from gateway.api.refusals import refusal
+from gateway.message import is_deeper
 from gateway.store.access import Access
 from gateway.store.tokens import Token
 
@@ -78,15 +79,6 @@ def parse_json(text: bytes, what: str) -> Any:
     if is_deeper(value, DEPTH_MOST):
         raise ApiError.bad_request(f"{what} is nested deeper than {DEPTH_MOST} levels")
     return value
-
-
-def is_deeper(value: Any, levels: int) -> bool:
-    """Whether arrays and objects stand in each other more than ``levels`` times."""
-    if not isinstance(value, dict | list):
-        return False
-    if levels == 0:
-        return True
-    return any(is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
 def convert(value: Any, kind: Any, what: str, *, strict: bool = True, within: str = "") -> Any:

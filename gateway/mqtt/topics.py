@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from gateway.errors import ConfigError
+from gateway.message import is_safe
 
 MAX_LEVEL = 1024
 """Characters: longer than any ident or parameter name, and far below the 65,535 bytes of a topic (MQTT 5, 1.5.4)."""
@@ -12,7 +13,7 @@ MAX_LEVEL = 1024
 
 def is_safe_level(text: str) -> bool:
     """Whether ``text`` can be one level of a topic: not empty, printable, without ``#``, ``+`` and ``/``."""
-    return 0 < len(text) <= MAX_LEVEL and text.isprintable() and not any(sign in text for sign in "#+/")
+    return len(text) <= MAX_LEVEL and is_safe(text)
 
 
 def _check_prefix(_instance: object, _attribute: object, prefix: str) -> None:
