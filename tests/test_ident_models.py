@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -159,8 +160,11 @@ def test_a_tracker_without_a_device_is_asked_once_and_read_by_its_model(run, red
     async def scenario() -> None:
         async with commanding(redis, ask_model=True) as there:
             tracker = await Tracker(STRANGER, "FMB640").connect(there.port)
-            await tracker.until(lambda: tracker.obeyed)
-            await until(lambda: redis.hget(KEYS.ident_models, f"14:{STRANGER}"))
+
+            async def has_told() -> bool:
+                return b"FMB640" in (await redis.hget(KEYS.ident_models, f"14:{STRANGER}") or b"")
+
+            await until(has_told)
             await there.settle()
             assert await named(there, tracker) == {NAME}
             await tracker.close()
@@ -183,6 +187,25 @@ def test_what_the_answer_brings_is_known_after_a_start(run, redis):
             assert await named(there, tracker) == {NAME}
             assert tracker.obeyed == []
             await tracker.close()
+
+    run(scenario())
+
+
+def test_what_it_sends_over_udp_is_read_by_the_model_too(run, redis):
+    """Where it cannot be asked."""
+
+    async def scenario() -> None:
+        await IdentModels(redis, KEYS).answered((14, STRANGER), VERSION)
+        async with commanding(redis, ask_model=True) as there:
+            await there.lines._idents.load()
+            frames, loop = FrameFactory(STRANGER), asyncio.get_running_loop()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                await loop.sock_connect(sender, ("127.0.0.1", there.port))
+                await loop.sock_sendall(sender, frames.datagram([frames.record(n1=[(IO, 2)])]))
+                assert await asyncio.wait_for(loop.sock_recv(sender, 100), WAIT)
+            [message] = await there.get("/gw/channels/1/messages")
+            assert {NAME, RAW} & set(message) == {NAME}
 
     run(scenario())
 
