@@ -7,8 +7,9 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -17,6 +18,8 @@ from gateway.api.parts import Parts
 from gateway.channel.channels import Channels
 from gateway.channel.connections import Limits
 from gateway.observation import Observation
+from gateway.plugin.chains import Chains
+from gateway.plugin.types import find_types
 from gateway.settings import GatewaySection, Settings
 from gateway.store.access import Access
 from gateway.store.failures import Failures
@@ -26,6 +29,8 @@ from gateway.store.keys import ShardKeys
 from gateway.store.log import LogWriter
 from gateway.store.telemetry import Telemetry
 from gateway.store.tokens import Tokens
+from gateway.stream.protocols import StreamProtocol, find_protocols
+from gateway.stream.streams import Streams
 from tests.rest import MASTER, Rest, serving
 
 KEYS = ShardKeys()
@@ -46,24 +51,39 @@ def free_ports(count: int) -> range:
 
 
 @asynccontextmanager
-async def gateway(redis, ports: range = range(0)) -> AsyncIterator[Rest]:
-    """The API over items and channels; ``ports`` are for channels without endpoints."""
+async def gateway(
+    redis,
+    ports: range = range(0),
+    plugin_folders: Sequence[Path] = (),
+    protocols: Mapping[str, StreamProtocol] | None = None,
+) -> AsyncIterator[Rest]:
+    """The API over items and channels; ``ports`` are for channels without endpoints.
+
+    ``plugin_folders`` have types of plugins, ``protocols`` are types of streams, beside ours.
+    """
     gate, items, tokens = Gate(), Items(redis), Tokens(redis, MASTER)
     writer = LogWriter(redis, KEYS, gate)
     observation = Observation(redis, KEYS, items)
     channels = Channels(reactor, items, writer, gate, Limits(), ports=ports, observer=observation.recorder)
+    chains = Chains(items, find_types(plugin_folders), observation.events.record)
+    streams = Streams(redis, KEYS, items, {**find_protocols(), **(protocols or {})}, observation.events.record)
     parts = Parts(
         settings=Settings(gateway=GatewaySection(public_host="gps.example")),
         redis=redis, keys=KEYS, items=items, telemetry=Telemetry(redis, KEYS), gate=gate,
         channels=channels, connections=channels.connections, tokens=tokens, failures=Failures(),
+        chains=chains, streams=streams,
         events=observation.events, traffic=observation.traffic, idents=observation.idents,
     )  # fmt: skip
     writing = asyncio.ensure_future(writer.run())
     await channels.start()
+    await chains.start()
+    await streams.start()
     try:
         async with serving(parts) as there:
             yield there
     finally:
+        await streams.stop()
+        await chains.stop()
         await channels.stop(timeout=2)
         await observation.flush()
         writing.cancel()

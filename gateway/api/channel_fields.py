@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from attrs import field, frozen
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.api.call import Call
 from gateway.api.errors import ApiError
 from gateway.api.fields import FieldTable
 from gateway.api.items import Json
+from gateway.api.linked import streams_of
 from gateway.api.parts import Parts
 from gateway.api.selectors import select
 from gateway.protocols.catalog import PROTOCOLS
@@ -34,6 +36,7 @@ class ChannelView(Struct):
     messages_size: int | UnsetType = UNSET
     metadata: Json | UnsetType = UNSET
     connections_count: int | UnsetType = UNSET
+    streams: list[Json] | UnsetType = UNSET
     blocked: int | UnsetType = UNSET
     cid: int | UnsetType = UNSET
     uri: str | UnsetType = UNSET
@@ -52,8 +55,16 @@ def uri_of(parts: Parts, channel: Channel) -> str:
     return f"{host}:{port}" if port is not None else ""
 
 
-def local_table(parts: Parts, sizes: dict[int, int] | None) -> FieldTable:
-    """``sizes`` None: without what has to be asked of Redis, for selectors."""
+@frozen
+class Asked:
+    """What had to be asked of Redis, or depends on who asks, by channel id."""
+
+    sizes: dict[int, int] = field(factory=dict)
+    streams: dict[int, list[Json]] = field(factory=dict)
+
+
+def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
+    """``asked`` None: without these, for selectors."""
     counts = cache(lambda: parts.connections.counts())  # once for all channels, and only where it is asked for
     readers: dict[str, Any] = {
         **{name: (lambda channel, name=name: getattr(channel, name)) for name in (
@@ -66,15 +77,22 @@ def local_table(parts: Parts, sizes: dict[int, int] | None) -> FieldTable:
         "uri": lambda channel: uri_of(parts, channel),
         "secondary_uri": lambda channel: "",
     }  # fmt: skip
-    if sizes is not None:
-        readers["messages_size"] = lambda channel: sizes.get(channel.id, 0)
+    if asked is not None:
+        readers["messages_size"] = lambda channel: asked.sizes.get(channel.id, 0)
+        readers["streams"] = lambda channel: asked.streams.get(channel.id, [])
     return FieldTable(readers, DEFAULT)
 
 
-async def channel_table(parts: Parts, channels: Sequence[Channel], names: Sequence[str]) -> FieldTable:
+async def channel_table(call: Call, channels: Sequence[Channel], names: Sequence[str]) -> FieldTable:
     """The fields of these channels, as far as ``names`` need them. Raises StoreError."""
     wanted = {name.partition(".")[0] for name in names}
-    return local_table(parts, await _sizes(parts, channels) if "messages_size" in wanted else {})
+    return local_table(
+        call.parts,
+        Asked(
+            await _sizes(call.parts, channels) if "messages_size" in wanted else {},
+            streams_of(call, "channels", [channel.id for channel in channels]) if "streams" in wanted else {},
+        ),
+    )
 
 
 async def _sizes(parts: Parts, channels: Sequence[Channel]) -> dict[int, int]:
@@ -97,4 +115,4 @@ async def select_channels(call: Call) -> tuple[list[Channel], list[ApiError]]:
 
 def channel_names(call: Call) -> list[str]:
     """The names of the fields that are asked for, checked. Raises ApiError."""
-    return local_table(call.parts, {}).chosen(call.query.fields)
+    return local_table(call.parts, Asked()).chosen(call.query.fields)

@@ -87,14 +87,14 @@ class ChannelPatch(Struct, forbid_unknown_fields=True):
 
 
 async def _views(call: Call, channels: Sequence[Channel], names: list[str]) -> list[Json]:
-    return await views(channels, names, lambda some, wanted: channel_table(call.parts, some, wanted))
+    return await views(channels, names, lambda some, wanted: channel_table(call, some, wanted))
 
 
 async def list_channels(call: Call) -> Answer:
     """GET."""
     names = channel_names(call)
     channels, errors = await select_channels(call)
-    return await listed(call, channels, errors, names, lambda some, wanted: channel_table(call.parts, some, wanted))
+    return await listed(call, channels, errors, names, lambda some, wanted: channel_table(call, some, wanted))
 
 
 async def create_channels(call: Call) -> Answer:

@@ -13,6 +13,7 @@ from gateway.api.call import Call
 from gateway.api.errors import ApiError
 from gateway.api.fields import FieldTable
 from gateway.api.items import Json
+from gateway.api.linked import plugins_of, streams_of
 from gateway.api.parts import Parts
 from gateway.api.selectors import select
 from gateway.protocols.catalog import PROTOCOLS
@@ -51,6 +52,8 @@ class DeviceView(Struct):
     telemetry: Json | UnsetType | None = UNSET
     commands: list[Json] | UnsetType = UNSET
     settings: Json | UnsetType | None = UNSET
+    plugins: list[Json] | UnsetType = UNSET
+    streams: list[Json] | UnsetType = UNSET
     blocked: int | UnsetType = UNSET
     cid: int | UnsetType = UNSET
 
@@ -67,12 +70,14 @@ OWN = (
 
 @frozen
 class Asked:
-    """What had to be asked of Redis, by device id."""
+    """What had to be asked of Redis, or depends on who asks, by device id."""
 
     sizes: dict[int, int] = field(factory=dict)
     telemetry: dict[int, Values] = field(factory=dict)
     seen: dict[int, Values] = field(factory=dict)
     settings: dict[int, dict[str, Shadow]] = field(factory=dict)
+    plugins: dict[int, list[Json]] = field(factory=dict)
+    streams: dict[int, list[Json]] = field(factory=dict)
 
 
 def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
@@ -91,6 +96,8 @@ def local_table(parts: Parts, asked: Asked | None) -> FieldTable:
     if asked is not None:
         readers["messages_size"] = lambda device: asked.sizes.get(device.id, 0)
         readers["settings"] = lambda device: _settings(asked.settings.get(device.id, {}))
+        readers["plugins"] = lambda device: asked.plugins.get(device.id, [])
+        readers["streams"] = lambda device: asked.streams.get(device.id, [])
         readers["telemetry"] = lambda device: _telemetry(asked.telemetry.get(device.id, {}))
         readers["last_active"] = lambda device: asked.seen.get(device.id, {}).get("server.timestamp", (None, None))[1]
     return FieldTable(readers, DEFAULT)
@@ -128,6 +135,8 @@ async def device_table(call: Call, devices: Sequence[Device], names: Sequence[st
             await parts.telemetry.get_many(known) if "telemetry" in wanted else {},
             await parts.telemetry.get_many(known, ["server.timestamp"]) if "last_active" in wanted else {},
             await _shadows(parts, _with_part(call.access, ids, "settings")) if "settings" in wanted else {},
+            plugins_of(call, ids) if "plugins" in wanted else {},
+            streams_of(call, "devices", ids) if "streams" in wanted else {},
         ),
     )
 

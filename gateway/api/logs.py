@@ -13,6 +13,8 @@ from gateway.api.device_fields import select_devices
 from gateway.api.errors import ApiError
 from gateway.api.message_query import MessagesQuery, Wishes
 from gateway.api.operations import Operation, Right
+from gateway.api.plugin_fields import PLUGINS
+from gateway.api.stream_fields import STREAMS
 from gateway.store.event_codes import CLOSE_REASONS, DESCRIPTIONS, ORIGIN_TYPES
 
 CODES = "toolbox/codes"
@@ -49,6 +51,18 @@ async def of_devices(call: Call) -> Answer:
     """GET."""
     devices, errors = await select_devices(call)
     return await _answer(call, "devices", [device.id for device in devices], errors)
+
+
+async def of_plugins(call: Call) -> Answer:
+    """GET."""
+    plugins, errors = await PLUGINS.select(call)
+    return await _answer(call, "plugins", [plugin.id for plugin in plugins], errors)
+
+
+async def of_streams(call: Call) -> Answer:
+    """GET."""
+    streams, errors = await STREAMS.select(call)
+    return await _answer(call, "streams", [stream.id for stream in streams], errors)
 
 
 class ConstQuery(Struct):
@@ -101,6 +115,14 @@ OPERATIONS = [
     Operation(
         "GET", "/gw/devices/{devices}/logs", of_devices, "What happened to devices",
         access=Right("gw/devices", "logs"), data=MessagesQuery, result=LogEntry,
+    ),
+    Operation(
+        "GET", "/gw/plugins/{plugins}/logs", of_plugins, "What happened to plugins",
+        access=Right("gw/plugins", "logs"), data=MessagesQuery, result=LogEntry,
+    ),
+    Operation(
+        "GET", "/gw/streams/{streams}/logs", of_streams, "What happened to streams",
+        access=Right("gw/streams", "logs"), data=MessagesQuery, result=LogEntry,
     ),
     Operation("GET", "/const/values", const_values, "What the numbers of events mean", query=ConstQuery),
 ]  # fmt: skip

@@ -5,6 +5,7 @@ The type of a plugin stays what it is. ``priority`` is the order: the lowest fir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -25,7 +26,7 @@ PRIORITY_MOST = 1_000_000
 Priority = Annotated[int, Meta(ge=-PRIORITY_MOST, le=PRIORITY_MOST, description="the lowest is the first")]
 
 
-TYPE_NAMES: tuple[str, ...] = ("type_name", "type")
+TYPE_NAMES: Sequence[str] = ("type_name", "type")
 
 
 class NewPlugin(Struct, forbid_unknown_fields=True):
@@ -63,10 +64,8 @@ async def create_plugins(call: Call) -> Answer:
 
     async def create(new: NewPlugin) -> Plugin:
         values = given(new)
-        id, names = (
-            values.pop("type_id", None),
-            {key: values.pop(key) for key in ("type_name", "type") if key in values},
-        )
+        id = values.pop("type_id", None)
+        names = {key: values.pop(key) for key in TYPE_NAMES if key in values}
         kind = named_type(call.parts.chains.types, id, names, "type")
         check_expression(new.validate_message)
         configuration = configured(kind.cls, new.configuration, {}, kind.cls)
