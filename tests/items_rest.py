@@ -24,6 +24,7 @@ from gateway.settings import GatewaySection, Settings
 from gateway.store.access import Access
 from gateway.store.failures import Failures
 from gateway.store.gate import Gate
+from gateway.store.history import ChannelHistory
 from gateway.store.items import Items
 from gateway.store.keys import ShardKeys
 from gateway.store.log import LogWriter
@@ -71,7 +72,7 @@ async def gateway(
         settings=Settings(gateway=GatewaySection(public_host="gps.example")),
         redis=redis, keys=KEYS, items=items, telemetry=Telemetry(redis, KEYS), gate=gate,
         channels=channels, connections=channels.connections, tokens=tokens, failures=Failures(),
-        chains=chains, streams=streams,
+        chains=chains, streams=streams, history=ChannelHistory(redis, KEYS, items),
         events=observation.events, traffic=observation.traffic, idents=observation.idents,
     )  # fmt: skip
     writing = asyncio.ensure_future(writer.run())
