@@ -20,7 +20,7 @@ TELTONIKA = "protocols.teltonika"
 # Each row has parts. A module imports from the rows above its own, and from its own part; not from other parts of its
 # row. A name stands for the module and, if it is a package, for all that is in it; the longest name that fits holds.
 ROWS: tuple[tuple[frozenset[str], ...], ...] = (
-    (frozenset({"errors", "message", "parameters", "expressions"}),),
+    (frozenset({"errors", "message", "parameters", "expressions", "signature"}),),
     (frozenset(f"{TELTONIKA}.{name}" for name in ("border", "bulk", "checksum", "frame", "wire", "wire_commands")),),
     (frozenset(f"{TELTONIKA}.{name}" for name in ("session", "exchange", "datagram")),),
     (frozenset({"protocols"}),),

@@ -5,6 +5,6 @@ stream, and in which form), ``queue`` (the next ones, read from the logs), ``sen
 giving up), ``streams`` (all of them, as the items say). The types are the files in ``gateway/streams/``.
 """
 
-from gateway.stream.target import Config, Outgoing, Rejection, StreamInfo, Target
+from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target
 
-__all__ = ["Config", "Outgoing", "Rejection", "StreamInfo", "Target"]
+__all__ = ["Options", "Outgoing", "Rejection", "StreamInfo", "Target"]

@@ -12,7 +12,7 @@ import pkgutil
 from attrs import frozen
 
 import gateway.streams
-from gateway.stream.target import Config, Target
+from gateway.stream.target import Options, Target
 
 
 @frozen
@@ -39,9 +39,9 @@ class StreamProtocol:
         return inspect.cleandoc(self.cls.__doc__ or "") if self.cls is not None else self.reason
 
     @property
-    def config(self) -> type[Config]:
+    def config(self) -> type[Options]:
         """Its options."""
-        return self.cls.Config if self.cls is not None else Config
+        return self.cls.Config if self.cls is not None else Options
 
 
 def find_protocols() -> dict[str, StreamProtocol]:

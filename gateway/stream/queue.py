@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 from attrs import define, frozen
 
@@ -75,9 +75,10 @@ class Queue:
     async def fill(self, count: int) -> None:
         """Have ``count`` messages ready, or as many as there are now. Raises StoreError."""
         while self._count < count:
-            await self._take(await self._reader.read(READ_ENTRIES))
+            entries = await self._reader.read(READ_ENTRIES)
+            await self._take(entries)
             self._advance()
-            if not self._reader.is_behind:
+            if not entries or not self._reader.is_behind:
                 return
             if not self._count:
                 await self._confirm_sometimes()
@@ -124,20 +125,18 @@ class Queue:
     async def expire(self, before: float) -> int:
         """Give up what was received before then, in UNIX seconds; how many messages. Raises StoreError."""
         given_up = 0
-        while True:
-            old = 0
-            for item in self._items:
-                if isinstance(item, Outgoing):
-                    if item.received >= before:
-                        break
-                    old += 1
-            self.drop(old)
-            given_up += old
-            if self._count or not old:
+        while old := self._expired(before):
+            self.drop(len(old))
+            given_up += sum(not outgoing.is_done for outgoing in old)
+            if self._count:
                 break
             await self.confirm()
             await self.fill(1)
         return given_up
+
+    def _expired(self, before: float) -> list[Outgoing]:
+        messages = (item for item in self._items if isinstance(item, Outgoing))
+        return list(takewhile(lambda outgoing: outgoing.received < before, messages))
 
     async def confirm(self) -> None:
         """Move the cursors. Raises StoreError; then they are moved another time."""
@@ -180,7 +179,7 @@ async def count_waiting(reader: LogReader, selection: Selection) -> int:
     for _ in range(COUNTED_MOST // READ_ENTRIES):
         entries = await reader.read(READ_ENTRIES)
         waiting += sum(len(entry.messages) for entry in entries if selection.wants(entry))
-        if not reader.is_behind:
+        if not entries or not reader.is_behind:
             break
         await asyncio.sleep(0)
     return waiting

@@ -21,7 +21,7 @@ from gateway.store.event_codes import EventCode
 from gateway.store.items import Stream
 from gateway.stream.queue import Queue
 from gateway.stream.state import StreamState
-from gateway.stream.target import Outgoing, Rejection, Target
+from gateway.stream.target import Outgoing, Target
 
 OPEN_TIME = 30.0
 DELIVER_TIME = 150.0
@@ -143,23 +143,24 @@ class Sender:
 
     async def _deliver(self, batch: Sequence[Outgoing]) -> bool:
         started = time.monotonic()
+        left = [outgoing for outgoing in batch if not outgoing.is_done]
         try:
             async with asyncio.timeout(DELIVER_TIME):
-                rejections = await self._target.deliver(batch)
+                rejections = await self._target.deliver(left) if left else []
         except RemoteRefused as error:
-            if error.is_too_large and len(batch) > 1:
-                self._limit = max(1, len(batch) // 2)
+            if error.is_too_large and len(left) > 1:
+                self._limit = max(1, len(left) // 2)
                 return False
-            await self._fail("the target refuses a batch", error, batch)
+            await self._fail("the target refuses a batch", error, left)
             return False
         except Exception as error:
-            await self._fail("cannot deliver", _in_words(error, DELIVER_TIME), batch)
+            await self._fail("cannot deliver", _in_words(error, DELIVER_TIME), left)
             return False
-        self._delivered(batch, rejections, time.monotonic() - started)
+        self._queue.drop(len(batch))
+        self._delivered(batch, [(left[one.index], one.reason) for one in rejections], time.monotonic() - started)
         return True
 
-    def _delivered(self, batch: Sequence[Outgoing], rejections: Sequence[Rejection], seconds: float) -> None:
-        self._queue.drop(len(batch))
+    def _delivered(self, batch: Sequence[Outgoing], rejections: Sequence[tuple[Outgoing, str]], seconds: float) -> None:
         self._delay = self._retry_first
         self._limit = min(self._target.config.limit_messages, self._limit * 2)
         counters, passed = self._state.counters, self._queue.take_passed()
@@ -173,22 +174,21 @@ class Sender:
         self._count("skipped", passed.skipped)
         metrics.observe("stream_seconds", seconds, stream=str(self._stream.id))
         self._become("connected")
-        self._tell_rejections(batch, rejections)
+        self._tell_rejections(rejections)
         self._record(
             "streams", self._stream.id, EventCode.STREAM_SENT, accepted=accepted, rejected=len(rejections),
             skipped=passed.skipped, read=passed.read, ack_latency=round(seconds, 6),
         )  # fmt: skip
 
-    def _tell_rejections(self, batch: Sequence[Outgoing], rejections: Sequence[Rejection]) -> None:
-        for rejection in rejections[:REJECTIONS_TOLD]:
-            outgoing = batch[rejection.index]
+    def _tell_rejections(self, rejections: Sequence[tuple[Outgoing, str]]) -> None:
+        for outgoing, reason in rejections[:REJECTIONS_TOLD]:
             self._record(
-                "streams", self._stream.id, EventCode.STREAM_REJECTED, reason=rejection.reason,
+                "streams", self._stream.id, EventCode.STREAM_REJECTED, reason=reason,
                 **self._about(outgoing), message=outgoing.text[:EXCERPT_MOST].decode("utf-8", "replace"),
             )  # fmt: skip
         left = len(rejections) - REJECTIONS_TOLD
         if left > 0:
-            reason = f"{left} more messages of the same batch: {rejections[-1].reason}"
+            reason = f"{left} more messages of the same batch: {rejections[-1][1]}"
             self._record("streams", self._stream.id, EventCode.STREAM_REJECTED, reason=reason)
 
     # -- what went wrong

@@ -23,7 +23,7 @@ from gateway.stream.news import News
 from gateway.stream.protocols import StreamProtocol
 from gateway.stream.queue import Queue, count_waiting
 from gateway.stream.selection import Form, Selection
-from gateway.stream.sender import Record, Sender
+from gateway.stream.sender import RETRY_FIRST, Record, Sender
 from gateway.stream.state import StreamState
 from gateway.stream.target import StreamInfo, Target
 
@@ -52,7 +52,9 @@ class Streams:
         record: Record = lambda *_, **__: None,
         *,
         now: Callable[[], float] = time.time,
+        retry_first: float = RETRY_FIRST,
     ) -> None:
+        """``retry_first``: seconds of the first pause after a failure."""
         self.protocols = protocols
         self.news = News()
         self.on_change: list[Callable[[Stream, StreamState], None]] = []
@@ -61,6 +63,7 @@ class Streams:
         self._items = items
         self._record = record
         self._now = now
+        self._retry_first = retry_first
         self._running: dict[int, asyncio.Task[None]] = {}
         """By stream; also of one that is ending."""
         self._states: dict[int, StreamState] = {}
@@ -146,6 +149,7 @@ class Streams:
             changed=self._tell,
             wait_for_news=self.news.wait,
             now=self._now,
+            retry_first=self._retry_first,
         )
         self._running[stream.id] = asyncio.ensure_future(self._run(stream, sender))
 

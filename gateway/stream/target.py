@@ -34,8 +34,8 @@ class Conversion(Struct, forbid_unknown_fields=True, kw_only=True):
     ] = "keep"
 
 
-class Config(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The options of a type. Subclasses add their own; each needs a description, which the API shows."""
+class Options(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The configuration of a type. Subclasses add their own; each needs a description, which the API shows."""
 
     limit_messages: Annotated[int, Meta(ge=1, le=BATCH_MOST, description="messages in a batch at most")] = 100
     convert_message: Annotated[Conversion | None, Meta(description="which parameters are sent, and their names")] = None
@@ -64,6 +64,8 @@ class Outgoing:
     received: float = 0.0
     original: Message | None = field(default=None, repr=False)
     """Before names were converted; None: they were not."""
+    is_done: bool = False
+    """Set by a target that has delivered a part of a batch before an error: it is not delivered again."""
 
     @cached_property
     def message(self) -> Message:
@@ -92,7 +94,7 @@ class Target:
     other types, for ever.
     """
 
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     id: ClassVar[int] = 0
     title: ClassVar[str] = ""
@@ -115,8 +117,8 @@ class Target:
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
         """Deliver a batch, in order, and return when the target has confirmed it; what it refused for good is named.
 
-        Raises RemoteUnavailable (the connection is closed and opened again) and RemoteRefused (it is kept): the whole
-        batch is delivered again later, a smaller one where the refusal says that it is too large.
+        Raises RemoteUnavailable (the connection is closed and opened again) and RemoteRefused (it is kept): what of the
+        batch is not ``is_done`` is delivered again later, half of it where the refusal says that it is too large.
         """
         raise NotImplementedError
 

@@ -60,13 +60,13 @@ NEVER = Answer(status=0, delay=float("inf"))
 class HttpTarget:
     """An HTTP server on ``port`` of 127.0.0.1, over TLS if it is given a certificate. It runs while the loop does.
 
-    :ivar default: what it answers when nothing else was said with :meth:`next`
+    :ivar default: what it answers when nothing else was said with :meth:`next`; a function is given the request
     :ivar requests: all that came, in order, also those that got no answer
     """
 
     def __init__(self, signed: Signed | None = None) -> None:
         self.port = free_port()
-        self.default = Answer()
+        self.default: Answer | Callable[[Asked], Answer] = Answer()
         self.requests: list[Asked] = []
         self._signed = signed
         self._next: deque[Answer] = deque()
@@ -124,7 +124,9 @@ class HttpTarget:
         """Note it; what to do with it."""
         self.requests.append(request)
         self._news.set()
-        return self._next.popleft() if self._next else self.default
+        if self._next:
+            return self._next.popleft()
+        return self.default if isinstance(self.default, Answer) else self.default(request)
 
 
 class _Contexts(ssl.ContextFactory):

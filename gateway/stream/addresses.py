@@ -1,0 +1,18 @@
+"""Addresses of targets, as configurations give them."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from gateway.errors import ItemError
+
+
+def check_uri(uri: str, field: str, schemes: tuple[str, ...] = ("http", "https")) -> None:
+    """Whether it is an address with one of these schemes, and a host. Raises ItemError that names ``field``."""
+    try:
+        parts = urlsplit(uri)
+        is_right = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_right = False
+    if not is_right or not uri.isprintable() or " " in uri:
+        raise ItemError(f"should be like {schemes[-1]}://host:port/path", field)
