@@ -17,6 +17,7 @@ from twisted.internet import reactor  # noqa: E402
 from gateway.store.connection import Client, connect  # noqa: E402
 from gateway.store.embedded import EmbeddedRedis  # noqa: E402
 from tests.brokers import make_mosquitto, mosquitto, mosquitto_program  # noqa: E402, F401
+from tests.plugin_run import make_plugin  # noqa: E402, F401
 from tests.targets.http import http_target, make_http_target  # noqa: E402, F401
 from tests.targets.kafka import kafka_server, make_kafka  # noqa: E402, F401
 from tests.targets.postgres import make_postgres, postgres_server, postgres_url  # noqa: E402, F401

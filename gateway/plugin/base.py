@@ -145,11 +145,11 @@ class RemotePlugin(Plugin):
     """A type that asks other systems. It gets several messages of a device at once, in order.
 
     ``batch_most``: messages of a device at once. ``time_limit``: seconds that they may take; what has not come by then
-    is an error.
+    is an error. Both are of a type, or of one object of it by its configuration.
     """
 
-    batch_most: ClassVar[int] = 100
-    time_limit: ClassVar[float] = 60.0
+    batch_most: int = 100
+    time_limit: float = 60.0
 
     async def process_many(self, messages: Sequence[Message], context: Context) -> Sequence[Message | None]:
         """As many messages as came, None for those that shall not be registered.
