@@ -15,8 +15,8 @@ LATITUDE, LONGITUDE = "position.latitude", "position.longitude"
 POSITION = frozenset({LATITUDE, LONGITUDE})
 
 
-def _distance(latitude: Any, longitude: Any, other_latitude: Any, other_longitude: Any) -> float:
-    """The haversine formula: exact enough for near points, and for far ones within 0.5 %."""
+def distance(latitude: Any, longitude: Any, other_latitude: Any, other_longitude: Any) -> float:
+    """Kilometers, by the haversine formula: exact enough for near points, and for far ones within 0.5 %."""
     phi, other_phi = _degrees(latitude, 90), _degrees(other_latitude, 90)
     turn = _degrees(other_longitude, 180) - _degrees(longitude, 180)
     half = sin((other_phi - phi) / 2) ** 2 + cos(phi) * cos(other_phi) * sin(turn / 2) ** 2
@@ -32,11 +32,11 @@ def _degrees(value: Any, most: int) -> float:
 
 
 def _distance_to(message: Message, context: Context, latitude: Any, longitude: Any) -> float:
-    return _distance(*_position(message), latitude, longitude)
+    return distance(*_position(message), latitude, longitude)
 
 
 def _mileage(message: Message, context: Context) -> float:
-    return _distance(*_position(before(context)), *_position(message))
+    return distance(*_position(before(context)), *_position(message))
 
 
 def _position(message: Message) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def _position(message: Message) -> tuple[Any, Any]:
 
 
 TRAVEL_FUNCTIONS = [
-    Function("distance(lat1, lon1, lat2, lon2)", "kilometers between two positions, in degrees", _distance),
+    Function("distance(lat1, lon1, lat2, lon2)", "kilometers between two positions, in degrees", distance),
     Function(
         "distance_to(lat, lon)",
         "kilometers between the message's position and this one",
