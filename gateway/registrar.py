@@ -46,9 +46,7 @@ RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 
 def add_identity(message: Message, device: Device) -> None:
     """The device's own parameters win over anything the message brings."""
-    message["device.id"] = device.id
-    message["device.name"] = device.name
-    message["device.type.id"] = device.device_type_id
+    message.update(device.identity)
 
 
 def apply_position_rules(message: Message, device: Device) -> None:

@@ -139,7 +139,7 @@ class Lane:
     async def _processed(
         self, device: Device, waiting: Sequence[Waiting], chain: Chain | None
     ) -> list[Processed | None]:
-        messages: list[Message | None] = [self._decoded(one) for one in waiting]
+        messages: list[Message | None] = [self._decoded(one, device) for one in waiting]
         prints = [fingerprint(message) if message is not None else "" for message in messages]
         present = [index for index, message in enumerate(messages) if message is not None]
         if chain is not None:
@@ -161,9 +161,10 @@ class Lane:
             update(values, message)
         return values
 
-    def _decoded(self, one: Waiting) -> Message | None:
+    def _decoded(self, one: Waiting, device: Device) -> Message | None:
+        """With the device's identity, as plugins that answer at once see messages, too."""
         try:
-            return msg.decode(one.text)
+            return msg.decode(one.text) | device.identity
         except DecodeError as error:
             metrics.count("registrar_undecodable")
             self.log.error("a message that waited for plugins: {error}", error=str(error))

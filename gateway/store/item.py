@@ -76,6 +76,11 @@ class Device:
         return str(self.configuration.get("ident", ""))
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What each of its messages says of it."""
+        return {"device.id": self.id, "device.name": self.name, "device.type.id": self.device_type_id}
+
+    @property
     def key(self) -> tuple[int, str]:
         """What no other device has: protocol id and ident."""
         return self.protocol_id, self.ident
