@@ -147,8 +147,7 @@ class Links:
                 part = [old for link in links[start : start + LINKS_AT_ONCE] if (old := self._known(link)) is not None]
                 if part:
                     await self._erase(part)
-                self._drop(part)
-                removed += part
+                removed += self._drop(part)
         return removed
 
     async def mend(self) -> None:
@@ -235,8 +234,12 @@ class Links:
         self._to.setdefault((link.to, link.to_id, link.kind), {})[link.id] = link
         return old
 
-    def _drop(self, links: Iterable[Link]) -> None:
+    def _drop(self, links: Iterable[Link]) -> list[Link]:
+        """Those that were there: some may have gone with their items meanwhile."""
+        dropped = []
         for link in links:
+            if self._known(link) is None:
+                continue
             for mirror, place, id in (
                 (self._from, (link.kind, link.id, link.to), link.to_id),
                 (self._to, (link.to, link.to_id, link.kind), link.id),
@@ -244,7 +247,9 @@ class Links:
                 mirror[place].pop(id, None)
                 if not mirror[place]:
                     del mirror[place]
+            dropped.append(link)
             self._tell(link, None)
+        return dropped
 
     def _tell(self, old: Link | None, new: Link | None) -> None:
         for changed in self.on_change:
