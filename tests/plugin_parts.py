@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from gateway.expressions import compile_expression
 from gateway.plugin import Config, Context, DropMessage, Message, Plugin, PluginError, RemotePlugin
 from gateway.plugin.chain import Chain, Link, Trouble
+from gateway.plugin.types import find_types
 from gateway.store import item
 from gateway.store.item import Device
+from gateway.store.telemetry import Values
 
 DEVICE = Device(7, "Van", 14, 303, configuration={"ident": "352093081452251"})
 MESSAGE = {"ident": "352093081452251", "timestamp": 100, "server.timestamp": 110.5}
@@ -84,3 +88,19 @@ def chain(*links: Link | Plugin) -> tuple[Chain, list[Trouble]]:
     trouble: list[Trouble] = []
     made = [each if isinstance(each, Link) else link(each, id) for id, each in enumerate(links, 1)]
     return Chain(DEVICE, made, trouble.append), trouble
+
+
+def made(type: str, **config: Any) -> Plugin:
+    """A plugin of one of our types, as the API makes it. Raises what its options are refused with."""
+    cls = find_types()[type].cls
+    checked = msgspec.convert(config, cls.Config)
+    cls.check(checked)
+    return cls(checked)
+
+
+def applied(
+    plugin: Plugin, message: Message, fields: dict[str, Any] | None = None, values: Values | None = None
+) -> Message:
+    """What the plugin makes of a message, beside what every message has."""
+    result = plugin.process(MESSAGE | message, Context(DEVICE, fields or {}, values or {}, 120.0))
+    return {name: value for name, value in result.items() if name not in MESSAGE or MESSAGE[name] != value}
