@@ -3,7 +3,8 @@
 ``python -m gateway.parameters > docs/parameters.md`` writes the page of the documentation that lists them.
 
 Names and units are flespi's (its page of message parameters); where a row's column ``ours`` says something, that part
-of it is not. ``custom.param.<id>`` stands for all AVL ids without a name.
+of it is not. ``custom.param.<id>`` stands for all AVL ids without a name, ``ble.beacon.<value>.<n>`` for what a plugin
+makes of beacons.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import attrs
 
 CUSTOM_PREFIX = "custom.param."
 CUSTOM = "custom.param.<id>"
+BEACON_PREFIX = "ble.beacon."
+BEACON = "ble.beacon.<value>.<n>"
 
 
 @attrs.frozen
@@ -40,7 +43,9 @@ def catalogue() -> dict[str, Parameter]:
 
 def find(name: str) -> Parameter | None:
     """The parameter ``name``, as messages have it; None if the catalogue does not know it."""
-    return catalogue().get(CUSTOM if name.startswith(CUSTOM_PREFIX) else name)
+    if name.startswith(CUSTOM_PREFIX):
+        return catalogue().get(CUSTOM)
+    return catalogue().get(name) or (catalogue().get(BEACON) if name.startswith(BEACON_PREFIX) else None)
 
 
 _HEAD = """\

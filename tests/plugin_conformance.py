@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway import message as msg
 from gateway.errors import RemoteError
-from gateway.parameters import catalogue
+from gateway.parameters import catalogue, find
 from gateway.plugin import Context, DropMessage, Plugin, PluginError, RemotePlugin
 from gateway.plugin.base import OBLIGATORY
 from gateway.plugin.chain import Chain, Link, Trouble
@@ -131,6 +131,16 @@ def does_something(bench: Bench) -> None:
     else:
         assert result != bench.message
         assert [trouble for trouble in bench.trouble if not trouble.is_drop] == []
+
+
+def adds_what_is_known(bench: Bench) -> None:
+    """A parameter that the plugin adds is in the catalogue, or the configuration or the device's fields name it."""
+    [result] = bench.through(bench.message)
+    named = str(bench.example.config) + str(bench.example.fields)
+    prefix = bench.example.config.get("prefix", "")
+    added = (result or {}).keys() - bench.message.keys()
+    unknown = [name for name in added if find(name) is None and f"'{name.removeprefix(prefix)}'" not in named]
+    assert unknown == [], f"not in gateway/data/parameters.csv: {unknown}"
 
 
 def raises_only_its_own(bench: Bench, message: Message, context: Context) -> None:

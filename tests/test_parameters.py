@@ -113,6 +113,12 @@ def test_an_id_without_a_name_is_one_parameter_of_the_catalogue() -> None:
     assert parameters.find("no.such.parameter") is None
 
 
+def test_a_value_of_a_beacon_is_one_parameter_of_the_catalogue() -> None:
+    """Those with a name of their own excepted."""
+    assert parameters.find("ble.beacon.rssi.freezer") is parameters.catalogue()["ble.beacon.<value>.<n>"]
+    assert parameters.find("ble.beacon.lost.event") is parameters.catalogue()["ble.beacon.lost.event"]
+
+
 def test_the_parameters_of_every_record_are_not_those_of_an_id_by_chance() -> None:
     claimed = {name: row for row in all_rows() for name in rules.parameters_of(row)}
     assert {claimed[name].avl_id for name in RECORD_PARAMETERS if name in claimed} == {24}

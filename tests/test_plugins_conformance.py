@@ -80,6 +80,11 @@ def test_it_does_something(bench: Bench) -> None:
 
 
 @each_example
+def test_what_it_adds_is_known(bench: Bench) -> None:
+    rules.adds_what_is_known(bench)
+
+
+@each_example
 def test_whatever_the_message_is_it_raises_only_what_it_may(bench: Bench) -> None:
     explore(
         bench,
@@ -138,6 +143,11 @@ class Renames(Careless):
         return message | {"ident": "another"}
 
 
+class Adds(Careless):
+    def process(self, message: Message, context: Context) -> Message:
+        return message | {"unheard.of": 1}
+
+
 class Remembers(Careless):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -175,6 +185,11 @@ def test_the_suite_finds_a_type_that_spoils_messages(cls: type[Plugin]) -> None:
     bench = _bench(cls)
     with pytest.raises(AssertionError):
         rules.leaves_what_it_was_given(bench, bench.message, {})
+
+
+def test_the_suite_finds_a_type_that_adds_what_nobody_knows() -> None:
+    with pytest.raises(AssertionError, match="unheard"):
+        rules.adds_what_is_known(_bench(Adds))
 
 
 def test_the_suite_finds_a_type_that_makes_mistakes() -> None:
