@@ -22,11 +22,12 @@ from gateway.mqtt.rights import TokenDoor
 from gateway.mqtt.settings import SettingTopics
 from gateway.mqtt.topics import Topics
 from gateway.mqtt.visitors import PACKET_BYTES
+from gateway.plugin.types import type_id
 from gateway.settings import Settings
 from gateway.stages import Background
 from gateway.storage import StoreStage
 from gateway.store.item import KINDS
-from gateway.store.items import Channel, Item, Stream
+from gateway.store.items import Channel, Item, Plugin, Stream
 from gateway.store.views import view_of
 from gateway.stream.state import StreamState
 from gateway.stream.streams import Streams
@@ -122,10 +123,16 @@ class ChannelsStage:
         _raise_open_files()
         for kind in KINDS:
             await self._topics.publish_all(kind, list(self._store.items.of(kind).values()))
+        links = self._store.items.links
+        for plugin_id in list(self._store.items.plugins):
+            await self._topics.publish_links(list(links.of("plugins", plugin_id, "devices").values()))
         self._store.items.on_change.append(self._topics.changed)
+        links.on_change.append(self._topics.linked)
         self.channels.connections.on_count.append(self._count)
         await self.channels.start()
         self._streams.on_change.append(self._stream_changed)
+        for stream in self._store.items.streams.values():
+            self._stream_changed(stream, self._streams.status(stream.id))
         self._background.run("the look for silent connections", self.channels.sweep_forever())
 
     async def stop(self) -> None:
@@ -133,12 +140,18 @@ class ChannelsStage:
         await self.channels.stop(self._settings.limits.stop_time)
 
     def _stream_changed(self, stream: Stream, state: StreamState) -> None:
-        self._topics.stream_connected(stream.id, state.is_connected)
+        if stream.id in self._store.items.streams:  # what is deleted leaves no topic
+            self._topics.stream_connected(stream.id, state.is_connected)
 
     def _count(self, channel_id: int) -> None:
         self._topics.connections(channel_id, self.channels.connections.count(channel_id))
 
     def _view(self, item: Item) -> dict[str, Any]:
+        if isinstance(item, Plugin):
+            return {**view_of(item), "type_id": type_id(item.type)}
+        if isinstance(item, Stream):
+            protocol = self._streams.protocols.get(item.protocol)
+            return {**view_of(item), "protocol_id": protocol.id or None if protocol is not None else None}
         if not isinstance(item, Channel):
             return view_of(item)
         port = self.channels.port_of(item)

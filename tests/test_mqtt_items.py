@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
+import pytest
 from attrs import evolve
 from brokers import Mosquitto, Received, Subscriber
 from test_mqtt_client import TOPICS, make_client
@@ -17,11 +19,13 @@ from gateway.mqtt.items import ItemTopics
 from gateway.mqtt.logs import LogTopics
 from gateway.mqtt.properties import PropertyTopics
 from gateway.store.events import EventCode
-from gateway.store.items import Change, Channel, Device
+from gateway.store.items import Change, Channel, Device, Link, Plugin, Stream
 from gateway.store.views import view_of
 
 DEVICE = Device(id=5, name="car", protocol_id=14, device_type_id=303, configuration={"ident": "123"})
 CHANNEL = Channel(id=1, name="north", protocol_id=14)
+PLUGIN = Plugin(id=3, name="erase", type="msg-erase", configuration={"password": "x"})
+STREAM = Stream(id=4, name="out", protocol="http", configuration={"password": "x"})
 ENTRY = {"event_code": 300, "origin_id": 5, "origin_type": 11, "timestamp": 1700000000.5, "ident": "123"}
 ALL = "flespi/#"
 
@@ -114,6 +118,64 @@ def test_a_deleted_item_leaves_nothing_retained(run, mosquitto: Mosquitto):
             messages = await late.until(len)
             assert last(messages) == {}
         await subscriber.close()
+        await late.close()
+
+    run(scenario())
+
+
+def test_a_plugin_shows_its_devices(run, mosquitto: Mosquitto):
+    """Each with the plugin's fields for it, as long as it is assigned to it."""
+
+    async def scenario() -> None:
+        there = There(mosquitto.url)
+        async with there.publishing():
+            known = Link("plugins", 3, "devices", 6, {})
+            await there.topics.publish_links([known])
+            bob = Link("plugins", 3, "devices", 5, {"driver": "Bob"})
+            there.topics.linked(None, bob)
+            there.topics.linked(None, Link("streams", 3, "devices", 5))
+            late = await Subscriber(mosquitto.port, "flespi/state/gw/+/3/devices/#").subscribed()
+            found = last(await late.until(lambda messages: len(last(messages)) >= 2))
+            assert found == {
+                "plugins/3/devices/5": {"id": 5, "plugin_id": 3, "fields": {"driver": "Bob"}},
+                "plugins/3/devices/6": {"id": 6, "plugin_id": 3, "fields": {}},
+            }
+            there.topics.linked(bob, evolve(bob, fields={"driver": "Ann"}))
+            there.topics.linked(known, None)
+            found = last(await late.until(lambda messages: last(messages)["plugins/3/devices/6"] is None))
+            assert found["plugins/3/devices/5"] == {"id": 5, "plugin_id": 3, "fields": {"driver": "Ann"}}
+            there.topics.changed(Change("plugins", 3, PLUGIN, None))
+            await late.until(lambda messages: not any(last(messages).values()))
+            again = await Subscriber(mosquitto.port, ALL).subscribed()
+            assert last(await again.until(len)) == {}
+        await late.close()
+        await again.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "properties"),
+    [
+        ("plugins", PLUGIN, {"name": "erase", "enabled": True, "priority": 0, "validate_message": ""}),
+        ("streams", STREAM, {"name": "out", "queue_ttl": 86400, "connected": False}),
+    ],
+)
+def test_plugins_and_streams_are_objects_and_properties(run, mosquitto: Mosquitto, kind: str, item: Any, properties):
+    """As channels and devices; their passwords are hidden."""
+
+    async def scenario() -> None:
+        there = There(mosquitto.url)
+        async with there.publishing():
+            there.topics.changed(Change(kind, item.id, None, item))
+            late = await Subscriber(mosquitto.port, f"flespi/state/gw/{kind}/#").subscribed()
+            place = f"{kind}/{item.id}"
+            awaited = {place, *(f"{place}/{name}" for name in ("configuration", *properties))}
+            found = last(await late.until(lambda messages: awaited <= last(messages).keys()))
+            assert (
+                properties.items() <= {name.removeprefix(f"{place}/"): value for name, value in found.items()}.items()
+            )
+            assert found[place]["configuration"] == {"password": "***"} == found[f"{place}/configuration"]
         await late.close()
 
     run(scenario())

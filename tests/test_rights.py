@@ -32,7 +32,10 @@ TOPICS = {
     "flespi/state/gw/channels/1/enabled": ("gw/channels", "item"),
     "flespi/state/gw/devices/1/telemetry/position.speed": ("gw/devices", "telemetry"),
     "flespi/state/gw/devices/1/settings/backend_servers": ("gw/devices", "settings"),
-    "flespi/state/gw/plugins/1/devices/7": ("gw/plugins", "devices"),
+    "flespi/state/gw/plugins/1": ("gw/plugins", "item"),
+    "flespi/state/gw/streams/1/connected": ("gw/streams", "item"),
+    "flespi/log/gw/plugins/1/plugin_error": ("gw/plugins", "logs"),
+    "flespi/log/gw/streams/1/sent": ("gw/streams", "logs"),
     "flespi/log/gw/devices/1/updated": ("gw/devices", "logs"),
     "flespi/log/gw/channels/1/connections/5/identified": ("gw/channels", "logs"),
 }
@@ -48,6 +51,25 @@ def test_a_topic_needs_the_right_to_get_what_it_shows(topic: str, uri: str, part
         assert token.may_receive(topic) is may
         assert token.may_subscribe(topic) is may
         assert token.may_receive(topic) is may, "the second time as the first"
+
+
+@pytest.mark.parametrize(
+    ("entries", "may"),
+    [
+        ([get("gw/plugins", "devices"), get("gw/devices", "item")], True),
+        ([get("gw/plugins", "devices", ids=[1]), get("gw/devices", "item", ids=[7])], True),
+        ([get("gw/plugins", "devices", ids=[2]), get("gw/devices", "item")], False),
+        ([get("gw/plugins", "devices"), get("gw/devices", "item", ids=[1])], False),
+        ([get("gw/plugins", "devices"), get("gw/devices", "telemetry")], False),
+        ([get("gw/plugins", "item"), get("gw/devices", "item")], False),
+        ([get("gw/plugins", "devices")], False),
+    ],
+)
+def test_a_link_is_for_who_may_see_both_ends(entries: list[dict[str, Any]], may: bool):
+    """The devices of a plugin, and each of these devices."""
+    token, topic = acl(*entries), "flespi/state/gw/plugins/1/devices/7"
+    assert token.may_receive(topic) is may
+    assert token.may_subscribe(topic) is may
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -1,15 +1,21 @@
-"""The retained topics of items: the whole object on ``state/gw/{kind}/{id}``, and properties below it."""
+"""The retained topics of items: the whole object on ``state/gw/{kind}/{id}``, and properties below it.
+
+Of a plugin also the devices that it is assigned to: ``state/gw/plugins/{id}/devices/{device id}``, as flespi has it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gateway.mqtt.properties import PropertyTopics
-from gateway.store.items import Change, Device, Item
+from gateway.store.items import Change, Device, Item, Link
 
-PROPERTIES = ("name", "enabled", "configuration", "messages_ttl", "protocol_id", "device_type_id", "uri")
+PROPERTIES = (
+    *("name", "enabled", "configuration", "messages_ttl", "protocol_id", "device_type_id", "uri"),
+    *("priority", "queue_ttl", "validate_message"),
+)
 """With a topic of their own. Each costs a broker a retained message for each item; the others are in the object."""
 
 YIELD_AFTER = 100
@@ -54,6 +60,24 @@ class ItemTopics:
             self._properties.publish_property(kind, item_id, "connected", False)
         elif kind == "channels":
             self._properties.publish_property(kind, item_id, "connections_count", 0)
+
+    def linked(self, old: Link | None, new: Link | None) -> None:
+        """For ``Links.on_change``."""
+        link = new or old
+        if link is None or link.kind != "plugins":
+            return
+        place = (link.kind, link.id, link.to, link.to_id)
+        if new is not None:
+            self._properties.publish_part(*place, {"id": new.to_id, "plugin_id": new.id, "fields": new.fields})
+        else:
+            self._properties.forget_part(*place)
+
+    async def publish_links(self, links: Iterable[Link]) -> None:
+        """At the start."""
+        for count, link in enumerate(links):
+            self.linked(None, link)
+            if count % YIELD_AFTER == 0:
+                await asyncio.sleep(0)
 
     def connected(self, device_id: int, is_connected: bool) -> None:
         """A device's tracker came, or went."""

@@ -57,6 +57,20 @@ class PropertyTopics:
             metrics.count("mqtt_messages_skipped", reason="no topic")
             return
         self._set((kind, item_id), name, compact_json(value))
+        self._keep_bound()
+
+    def publish_part(self, kind: str, item_id: int, part: str, part_id: int, value: Any) -> None:
+        """Retain ``value`` as JSON on ``state/gw/{kind}/{item_id}/{part}/{part_id}``."""
+        self._set((kind, item_id), f"{part}/{part_id}", compact_json(value))
+        self._keep_bound()
+
+    def forget_part(self, kind: str, item_id: int, part: str, part_id: int) -> None:
+        """There is no such part any more."""
+        name = f"{part}/{part_id}"
+        if name in self._items.get((kind, item_id), ()):
+            self._set((kind, item_id), name, REMOVED)
+
+    def _keep_bound(self) -> None:
         while self._size > self._maximum:
             self._forget_oldest()
 

@@ -23,6 +23,8 @@ REMEMBERED_MOST = 10_000
 GET = "GET"
 SECTIONS = {"message": "messages", "log": "logs"}
 """First level of a topic -> what the API calls it. Below ``state`` stand an item's properties, and its other parts."""
+LINKING = ("plugins", "streams")
+"""Below their state stand devices and channels, which are shown to who may see both."""
 ITEM_ITSELF: tuple[tuple[str, None, list[str]], ...] = (("state", None, []), ("state", None, ["+"]))
 
 
@@ -76,8 +78,10 @@ class TopicRights:
         if len(levels) < 4 or levels[1] != "gw":
             return False
         section, _, kind, item_id, *rest = levels
-        ids = self._access.ids(GET, f"gw/{kind}", _submodule(section, rest))
-        return ids is None or (item_id.isdecimal() and int(item_id[:20]) in ids)
+        if not _is_among(item_id, self._access.ids(GET, f"gw/{kind}", _submodule(section, rest))):
+            return False
+        is_link = section == "state" and kind in LINKING and len(rest) > 1
+        return not is_link or _is_among(rest[1], self._access.ids(GET, f"gw/{rest[0]}"))
 
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether anything that matches the filter may be delivered."""
@@ -87,6 +91,8 @@ class TopicRights:
         is_below = levels[: len(self._prefix)] == self._prefix and levels != self._prefix
         if not is_below and _matches_any(levels, self._may_subscribe):
             return True
+        if is_below and not {"+", "#"} & set(levels):
+            return self.may_receive(topic_filter)
         return any(self._covers(levels, pattern, ids) for pattern, ids in self._own_patterns())
 
     def _covers(self, levels: list[str], pattern: list[str], ids: frozenset[int] | None) -> bool:
@@ -113,6 +119,11 @@ def _parts(submodules: Sequence[Submodule]) -> Iterator[tuple[str, str, list[str
     for part in submodules:
         section = next((section for section, name in SECTIONS.items() if name == part.name), "state")
         yield section, part.name, ["#"] if section in SECTIONS else [part.name, "#"]
+
+
+def _is_among(item_id: str, ids: frozenset[int] | None) -> bool:
+    """``ids`` None: all."""
+    return ids is None or (item_id.isdecimal() and int(item_id[:20]) in ids)
 
 
 def _submodule(section: str, rest: Sequence[str]) -> str | None:

@@ -39,6 +39,11 @@ IDS = {
 """Numbers for ``type_id``; flespi's own are not published. Types of the operator's get theirs from their name."""
 
 
+def type_id(name: str) -> int:
+    """A number that stays the same for the same name."""
+    return IDS.get(name) or FIRST_FOREIGN_ID + crc32(name.encode()) % 1_000_000
+
+
 @frozen
 class PluginType:
     """A type: its class, and the file that it is in."""
@@ -50,7 +55,7 @@ class PluginType:
     @property
     def id(self) -> int:
         """A number that stays the same for the same name."""
-        return IDS.get(self.name) or FIRST_FOREIGN_ID + crc32(self.name.encode()) % 1_000_000
+        return type_id(self.name)
 
     @property
     def description(self) -> str:
