@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
@@ -25,6 +26,9 @@ BASE = {
 BEACON = "c0ffee000001"
 NOBODY = f"http://127.0.0.1:{free_port()}/"
 """Where nobody listens: a type that asks others gets an error there."""
+
+CELL = {"gsm.mcc": 246, "gsm.mnc": 1, "gsm.lac": 20, "gsm.cellid": 4001}
+CELLS = Path(__file__).parent / "data" / "cells.csv"
 
 
 @frozen
@@ -84,5 +88,17 @@ EXAMPLES: dict[str, list[Example]] = {
             {"c0-ff-ee-00-00-02": "door"},
         ),
     ],
-    "msg-webhook": [Example({"uri": NOBODY}, is_remote=True)],
+    "msg-webhook": [
+        Example({"uri": NOBODY}, is_remote=True),
+        Example(
+            {"uri": f"{NOBODY}%ident%?id=%device.id%", "secret": "s", "fields": ["din"], "batch": 7}, is_remote=True
+        ),
+    ],
+    "position-lookup": [
+        Example({"provider": "unwiredlabs", "token": "t", "uri": NOBODY}, CELL, is_remote=True),
+        Example({"provider": "csv", "file": str(CELLS)}, CELL),
+    ],
+    "geocoding": [
+        Example({"uri": NOBODY, "rate": 0}, {"position.latitude": 54.5, "position.longitude": 25.5}, is_remote=True),
+    ],
 }
