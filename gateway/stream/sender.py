@@ -94,6 +94,8 @@ class Sender:
         if not self._is_holding:
             await self._queue.hold()
             self._is_holding = True
+        if not self._is_open:
+            await self._queue.fill(1)  # what waits for too long is given up also while the target is away
         await self._expire()
         if not self._is_open and not await self._open():
             return
