@@ -79,7 +79,7 @@ class Carrier:
         """One packet of a tracker, into the channel's log."""
         stamp = self._stamp(len(messages))
         texts = [
-            _text({"ident": ident, "channel.id": channel_id, "timestamp": (stamp + n) // 10**6,
+            _text({"ident": ident, "channel.id": channel_id, "timestamp": (stamp + n) / 1e6,
                    "server.timestamp": (stamp + n) / 1e6, **message})
             for n, message in enumerate(messages)
         ]  # fmt: skip
@@ -91,7 +91,7 @@ class Carrier:
         """What the registrar made of it, into the device log."""
         stamp = self._stamp(len(messages))
         texts = [
-            _text({"ident": ident, "device.id": device_id, "channel.id": 1, "timestamp": stamp // 10**6,
+            _text({"ident": ident, "device.id": device_id, "channel.id": 1, "timestamp": (stamp + n) / 1e6,
                    "server.timestamp": (stamp + n) / 1e6, **message})
             for n, message in enumerate(messages)
         ]  # fmt: skip

@@ -44,17 +44,20 @@ host    all keeper    127.0.0.1/32 scram-sha-256
 hostssl all encrypted 127.0.0.1/32 trust
 host    all encrypted 127.0.0.1/32 reject
 host    all postgres  127.0.0.1/32 trust
+host    all writer    127.0.0.1/32 trust
 """
 ROLES = f"""\
 CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{PASSWORD}';
 CREATE ROLE encrypted LOGIN SUPERUSER;
+CREATE ROLE writer LOGIN;
 """
 
 
 class PostgresServer(ServerProcess):
     """A PostgreSQL in ``directory``, which its user must be able to reach: see :func:`postgres_directory`.
 
-    ``postgres`` may connect without a password, ``keeper`` with :data:`PASSWORD`, ``encrypted`` only over TLS.
+    ``postgres`` may connect without a password, ``keeper`` with :data:`PASSWORD`, ``encrypted`` only over TLS;
+    ``writer`` may do only what it is granted.
     """
 
     def __init__(self, directory: Path) -> None:
