@@ -587,6 +587,23 @@ def test_only_visible_plugins_are_told_of_a_device(scene):
     scene(scenario)
 
 
+def test_logs_tell_of_visible_devices_only(scene):
+    """An entry may have a device's message in it."""
+
+    async def scenario(there: Rest) -> None:
+        await there.post(f"{URL}/1/devices/1,2", None)
+        logs = {"uri": "gw/plugins", "submodules": [{"name": "logs", "methods": ["GET"]}]}
+        for entry, ids in (([], []), ([{"uri": "gw/devices", "methods": ["GET"], "ids": [2]}], [2])):
+            key = await key_for(there, logs, *entry)
+            entries = await there.get(f"{URL}/1/logs", key=key)
+            assert [one["device_id"] for one in entries if "device_id" in one] == ids
+            assert entries[0]["event_code"] == EventCode.CREATED
+            [last] = await there.get(f"{URL}/1/logs", key=key, data={"count": 1, "reverse": True})
+            assert last.get("device_id") == (ids[0] if ids else None)
+
+    scene(scenario)
+
+
 def test_logs_of_plugins_are_theirs(scene):
     """With their changes, whose passwords are hidden."""
 

@@ -34,7 +34,7 @@ TOPICS = {
     "flespi/state/gw/devices/1/settings/backend_servers": ("gw/devices", "settings"),
     "flespi/state/gw/plugins/1": ("gw/plugins", "item"),
     "flespi/state/gw/streams/1/connected": ("gw/streams", "item"),
-    "flespi/log/gw/plugins/1/plugin_error": ("gw/plugins", "logs"),
+    "flespi/log/gw/plugins/1/updated": ("gw/plugins", "logs"),
     "flespi/log/gw/streams/1/sent": ("gw/streams", "logs"),
     "flespi/log/gw/devices/1/updated": ("gw/devices", "logs"),
     "flespi/log/gw/channels/1/connections/5/identified": ("gw/channels", "logs"),
@@ -70,6 +70,26 @@ def test_a_link_is_for_who_may_see_both_ends(entries: list[dict[str, Any]], may:
     token, topic = acl(*entries), "flespi/state/gw/plugins/1/devices/7"
     assert token.may_receive(topic) is may
     assert token.may_subscribe(topic) is may
+
+
+@pytest.mark.parametrize(
+    ("topic", "others"),
+    [
+        ("flespi/log/gw/plugins/1/plugin_error", "gw/devices"),
+        ("flespi/log/gw/plugins/1/plugin_activated", "gw/devices"),
+        ("flespi/log/gw/streams/1/device_subscribed", "gw/devices"),
+        ("flespi/log/gw/streams/1/channel_unsubscribed", "gw/channels"),
+    ],
+)
+def test_what_happened_to_others_is_for_who_may_see_all_of_them(topic: str, others: str):
+    """The topic does not say which device it is about, and the entry may have its message in it."""
+    uri = "/".join(topic.split("/")[2:4])
+    for entries, may in (
+        ([get(uri, "logs"), get(others, "item")], True),
+        ([get(uri, "logs"), get(others, "item", ids=[1])], False),
+        ([get(uri, "logs")], False),
+    ):
+        assert acl(*entries).may_receive(topic) is may
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated, Any
 
+import orjson
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.answers import Answer
@@ -16,6 +18,7 @@ from gateway.api.operations import Operation, Right
 from gateway.api.plugin_fields import PLUGINS
 from gateway.api.stream_fields import STREAMS
 from gateway.store.event_codes import CLOSE_REASONS, DESCRIPTIONS, ORIGIN_TYPES
+from gateway.store.history import Chunks
 
 CODES = "toolbox/codes"
 ERRORS = (103, 114, 304, 333, 351, 402, 403)
@@ -38,7 +41,27 @@ async def _answer(call: Call, kind: str, ids: list[int], errors: list[ApiError])
     if not ids:
         return Answer(errors=errors)
     await call.parts.events.flush()
-    return Answer(wishes.fulfil(call.parts.events.read(kind, ids, call.data.span, wishes.turn)), errors)
+    entries = call.parts.events.read(kind, ids, call.data.span, wishes.turn)
+    limits = _limits(call, kind)
+    return Answer(wishes.fulfil(_visible(entries, limits) if limits else entries), errors)
+
+
+def _limits(call: Call, kind: str) -> dict[str, frozenset[int]]:
+    """Which devices and channels entries of plugins and streams may be about, where the token may not see all."""
+    if kind not in ("plugins", "streams"):
+        return {}
+    visible = {f"{one}_id": call.access.ids("GET", f"gw/{one}s") for one in ("device", "channel")}
+    return {name: ids for name, ids in visible.items() if ids is not None}
+
+
+async def _visible(entries: Chunks, limits: dict[str, frozenset[int]]) -> Chunks:
+    async with aclosing(entries):
+        async for texts in entries:
+            yield [text for text in texts if _may_see(orjson.loads(text), limits)]
+
+
+def _may_see(entry: dict[str, Any], limits: dict[str, frozenset[int]]) -> bool:
+    return all(entry[name] in ids for name, ids in limits.items() if name in entry)
 
 
 async def of_channels(call: Call) -> Answer:

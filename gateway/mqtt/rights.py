@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from attrs import define
 
 from gateway.store.access import ACL, Access, Submodule
+from gateway.store.event_codes import DESCRIPTIONS, EventCode
 from gateway.store.tokens import Token, Tokens
 
 REMEMBERED_MOST = 10_000
@@ -25,6 +26,12 @@ SECTIONS = {"message": "messages", "log": "logs"}
 """First level of a topic -> what the API calls it. Below ``state`` stand an item's properties, and its other parts."""
 LINKING = ("plugins", "streams")
 """Below their state stand devices and channels, which are shown to who may see both."""
+ABOUT_OTHERS = {
+    DESCRIPTIONS[code][0]: "channels" if "CHANNEL" in code.name else "devices"
+    for code in EventCode
+    if code.name.startswith(("PLUGIN_", "DEVICE_SUB", "DEVICE_UNSUB", "CHANNEL_SUB", "CHANNEL_UNSUB"))
+}
+"""Entries of their logs that are about any of these; the topic does not say which, so they are for who may see all."""
 ITEM_ITSELF: tuple[tuple[str, None, list[str]], ...] = (("state", None, []), ("state", None, ["+"]))
 
 
@@ -80,8 +87,14 @@ class TopicRights:
         section, _, kind, item_id, *rest = levels
         if not _is_among(item_id, self._access.ids(GET, f"gw/{kind}", _submodule(section, rest))):
             return False
-        is_link = section == "state" and kind in LINKING and len(rest) > 1
-        return not is_link or _is_among(rest[1], self._access.ids(GET, f"gw/{rest[0]}"))
+        return kind not in LINKING or self._may_see_others(section, rest)
+
+    def _may_see_others(self, section: str, rest: Sequence[str]) -> bool:
+        """The devices and channels that a topic of a plugin or a stream tells of."""
+        if section == "state" and len(rest) > 1:
+            return _is_among(rest[1], self._access.ids(GET, f"gw/{rest[0]}"))
+        of = ABOUT_OTHERS.get(rest[0]) if section == "log" and rest else None
+        return of is None or self._access.ids(GET, f"gw/{of}") is None
 
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether anything that matches the filter may be delivered."""

@@ -98,9 +98,16 @@ COMMAND = [{"name": "getver", "properties": {}}]
 BODIES_OF: dict[str, Any] = {
     "post_gw_devices_devices_commands": COMMAND,
     "post_gw_devices_devices_commands_queue": COMMAND,
+    **{
+        f"{method}_gw_plugins_plugins_devices_devices": {"fields": {"whose": "stolen"}}
+        for method in ("post", "put", "patch")
+    },
+    **{f"post_gw_streams_streams_{to}_{to}": {} for to in ("channels", "devices")},
 }
 """Of operations whose bodies are not those of their method."""
-OF_ITEMS = [one for one in operations() if one.segments[:2] in (["gw", "devices"], ["gw", "channels"])]
+KINDS = ["devices", "channels", "plugins", "streams"]
+OF_ITEMS = [one for one in operations() if one.segments[0] == "gw" and one.segments[1] in KINDS]
+LINKS = ["/gw/plugins/{}/devices/{}", "/gw/streams/{}/devices/{}", "/gw/streams/{}/channels/{}"]
 
 
 def of_one_item(uri: str) -> dict[str, Any]:
@@ -111,6 +118,19 @@ def of_one_item(uri: str) -> dict[str, Any]:
         "ids": [1],
         "submodules": [{"name": part, "methods": METHODS} for part in PARTS],
     }
+
+
+async def linked_plugins_and_streams(gateway: Gateway) -> None:
+    """Two of each; the second ones work on the second items, and so does the first."""
+    plugin = {"type_name": "item-fields", "configuration": {}}
+    stream = {"protocol_name": "http", "enabled": False, "configuration": {"uri": "http://127.0.0.1:9/"}}
+    for path, one in (("/gw/plugins", plugin), ("/gw/streams", stream)):
+        answer = await call(gateway, "POST", path, json=[{**one, "name": name} for name in ("first", "second")])
+        assert [one["id"] for one in answer.json()["result"]] == [1, 2], answer.text
+    for path in LINKS:
+        body = {"fields": {"whose": "theirs"}} if "plugins" in path else {}
+        answer = await call(gateway, "POST", path.format("1,2", "2"), json=body)
+        assert len(answer.json()["result"]) == 2, answer.text
 
 
 async def second_channel_and_device(gateway: Gateway) -> None:
@@ -138,7 +158,8 @@ def test_no_operation_reaches_an_item_of_which_a_token_has_no_right(
     async def scenario() -> None:
         await gateway.ready()
         await second_channel_and_device(gateway)
-        access = {"type": 2, "acl": [of_one_item("gw/devices"), of_one_item("gw/channels")]}
+        await linked_plugins_and_streams(gateway)
+        access = {"type": 2, "acl": [of_one_item(f"gw/{kind}") for kind in KINDS]}
         key = await token(gateway, access=access)
         before = await whole(gateway)
         assert '"whose":"theirs"' in before
@@ -157,6 +178,11 @@ def test_no_operation_reaches_an_item_of_which_a_token_has_no_right(
                 await reads_only_the_first(
                     gateway, operation.path.format(**{operation.variables[0]: "all"}, **others), key
                 )
+        for path, method in ((path, method) for path in LINKS for method in METHODS):
+            body = None if method in ("GET", "DELETE") else {} if "streams" in path else {"fields": {"whose": "mine"}}
+            answer = await call(gateway, method, path.format("1", "2"), key, json=body)
+            is_there = "plugins" in path or method not in ("PUT", "PATCH")
+            assert answer.status_code == (403 if is_there else 405), (method, path, answer.text)
         assert await whole(gateway) == before
         assert await gateway.stop() == 0
 
@@ -165,7 +191,10 @@ def test_no_operation_reaches_an_item_of_which_a_token_has_no_right(
 
 async def whole(gateway: Gateway) -> str:
     """All that is there of the second items."""
-    paths = ("/gw/devices/2", "/gw/devices/2/messages", "/gw/devices/2/telemetry/all", "/gw/channels/2")
+    paths = [
+        *("/gw/devices/2", "/gw/devices/2/messages", "/gw/devices/2/telemetry/all", "/gw/channels/2"),
+        *("/gw/plugins/2", "/gw/streams/2", *(path.format("1,2", "2") for path in LINKS)),
+    ]
     return "".join([(await call(gateway, "GET", path)).text for path in paths])
 
 
@@ -174,7 +203,8 @@ async def reads_only_the_first(gateway: Gateway, path: str, key: str) -> None:
     answer = await call(gateway, "GET", path, key)
     assert answer.status_code == 200, (path, answer.text)
     for one in answer.json()["result"]:
-        ids = {one.get(name, 1) for name in ("id", "device.id", "channel.id", "device_id", "channel_id", "origin_id")}
+        names = ("id", "device.id", "channel.id", "origin_id", *(f"{kind[:-1]}_id" for kind in KINDS))
+        ids = {one.get(name, 1) for name in names}
         assert 2 not in ids, (path, one)
 
 
