@@ -1,4 +1,4 @@
-"""Channels, devices and tokens: listed, shown, made, changed, deleted; and the types that a device can have."""
+"""Channels, devices, plugins, streams and tokens: listed, shown, made, changed, deleted; and what they can be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.admin.client import AdminError, Client, Item
 from gateway.admin.output import Column, Output, ago, column, printable, seconds, size, text
-from gateway.admin.selectors import CHANNELS, DEVICES, KINDS, TOKENS, Kind, chosen, ids, selector
+from gateway.admin.selectors import CHANNELS, DEVICES, KINDS, PLUGINS, STREAMS, TOKENS, Kind, chosen, ids, selector
 from gateway.admin.values import assigned
 
 ALIASES = {
@@ -20,6 +20,8 @@ ALIASES = {
         "unknown_ident": "configuration.unknown_ident",
     },
     DEVICES: {"ident": "configuration.ident", "type": "device_type_id"},
+    PLUGINS: {"type": "type_name"},
+    STREAMS: {"type": "protocol_name", "protocol": "protocol_name", "uri": "configuration.uri"},
     TOKENS: {},
 }
 """Short names of fields in FIELD=VALUE."""
@@ -28,6 +30,8 @@ TYPES = ("gw", "channel-protocols", "all", "device-types")
 LISTED: dict[Kind, str] = {
     CHANNELS: "id,name,enabled,protocol_name,configuration,messages_ttl,connections_count,uri",
     DEVICES: "id,name,enabled,device_type_name,configuration.ident,connected,last_active,messages_ttl,messages_rotate",
+    PLUGINS: "id,name,enabled,type_name,priority,validate_message,devices_count,error",
+    STREAMS: "id,name,enabled,protocol_name,state,queue_size,channels_count,devices_count,queue_ttl,error",
     TOKENS: "id,info,enabled,access,ttl,expire,created,accessed",
 }
 SHOWN: dict[Kind, str] = {
@@ -35,6 +39,9 @@ SHOWN: dict[Kind, str] = {
     "connections_count,uri",
     DEVICES: "id,name,enabled,protocol_id,protocol_name,device_type_id,device_type_name,configuration,metadata,"
     "messages_ttl,messages_rotate,messages_size,connected,last_active",
+    PLUGINS: "id,name,enabled,type_id,type_name,priority,validate_message,configuration,metadata,devices_count,error",
+    STREAMS: "id,name,enabled,protocol_id,protocol_name,queue_ttl,validate_message,configuration,metadata,"
+    "channels_count,devices_count,queue_size,state,error,error_at,delivered_at,counters",
     TOKENS: "",
 }
 """What ``show`` asks for; empty: what the API gives by itself."""
@@ -62,6 +69,28 @@ COLUMNS: dict[Kind, Sequence[Column]] = {
         column("last active", "last_active", drop=4, show=ago),
         column("keeps", "messages_ttl", drop=6, show=seconds),
         column("at most", "messages_rotate", drop=7, show=lambda value: size(value) if value else ""),
+    ),
+    PLUGINS: (
+        column("id"),
+        column("name", shrink=12),
+        column("type", "type_name"),
+        column("enabled", drop=2),
+        column("priority", drop=3, show=text),
+        column("for messages with", "validate_message", drop=5, shrink=20),
+        column("devices", "devices_count", drop=4, show=text),
+        column("error", drop=1, shrink=30, is_told=True),
+    ),
+    STREAMS: (
+        column("id"),
+        column("name", shrink=12),
+        column("type", "protocol_name"),
+        column("enabled", drop=4),
+        column("state", drop=1),
+        column("waiting", "queue_size", drop=3, show=text),
+        column("channels", "channels_count", drop=5, show=text),
+        column("devices", "devices_count", drop=6, show=text),
+        column("keeps", "queue_ttl", drop=7, show=seconds),
+        column("error", drop=2, shrink=30, is_told=True),
     ),
     TOKENS: (
         column("id"),

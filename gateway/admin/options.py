@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.admin import commanding, items, messages, status, trackers
+from gateway.admin import commanding, items, links, messages, status, trackers
 from gateway.admin.selectors import KINDS
 from gateway.admin.values import moment
 
@@ -27,6 +27,10 @@ examples:
   tail channel teltonika
   packets 352093081452251
   command Van getparam param=2004
+  plugins create name=erase type=msg-erase 'configuration.parameters=["can.*"]'
+  link plugin erase device Van
+  streams create name=out type=http uri=https://example.com/messages
+  link stream out channel teltonika
   tokens create info=dashboard ttl=30d
   --json devices list | jq '.[].name'
 
@@ -58,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     for kind in KINDS:
         _add_kind(commands, kind)
     _add_types(commands)
+    _add_links(commands)
     _add_messages(commands)
     _add_trackers(commands)
     _add_command(commands)
@@ -104,7 +109,12 @@ def _add_kind(commands: Any, kind: str) -> None:
     deleting = _command(actions, "delete", items.run_delete, f"delete {kind}, and what belongs to them")
     deleting.add_argument("selector", metavar="SELECTOR")
     deleting.add_argument("--yes", action="store_true", help="do not ask")
-    for action in (listing, showing, creating, setting, deleting):
+    made = [listing, showing, creating, setting, deleting]
+    if kind in links.TYPES:
+        types = _command(actions, "types", links.run_types, f"what {kind} can be, and how each type is configured")
+        types.add_argument("name", nargs="?", default="", metavar="TYPE", help="its options; default: a list of all")
+        made.append(types)
+    for action in made:
         action.set_defaults(kind=kind)
 
 
@@ -112,6 +122,8 @@ def _example(kind: str) -> str:
     return {
         "channels": "name=trackers listen=tcp:5028,udp:5028 unknown_ident=register",
         "devices": "name=Van ident=352093081452251 type=FMC130",
+        "plugins": "name=erase type=msg-erase 'configuration.parameters=[\"can.*\"]'",
+        "streams": "name=out type=http uri=https://example.com/messages",
         "tokens": "info=dashboard ttl=30d",
     }[kind]
 
@@ -119,6 +131,25 @@ def _example(kind: str) -> str:
 def _add_types(commands: Any) -> None:
     types = _command(commands, "types", items.run_types, "device types, by a part of their name")
     types.add_argument("text", nargs="?", default="", metavar="TEXT", help="default: all of them")
+
+
+def _add_links(commands: Any) -> None:
+    for name, run, help in (
+        (
+            "link",
+            links.run_link,
+            "have plugins work on devices, or streams carry messages of devices or channels",
+        ),
+        ("unlink", links.run_unlink, "the contrary"),
+        ("links", links.run_links, "what a plugin or a stream is linked with"),
+    ):
+        made = _command(commands, name, run, help)
+        _add_of(made, ("plugin", "stream"))
+        made.add_argument("to", choices=("device", "channel"))
+        default: Any = {"nargs": "?", "default": "all"} if name == "links" else {}
+        made.add_argument("to_selector", metavar="SELECTOR", **default)
+        if name == "link":
+            made.add_argument("values", nargs="*", metavar="FIELD=VALUE", help="fields of a plugin for these devices")
 
 
 def _add_messages(commands: Any) -> None:
@@ -151,8 +182,8 @@ def _add_trackers(commands: Any) -> None:
     packets.add_argument("ident", metavar="IDENT", help="or a device")
     packets.add_argument("--channel", default="all", metavar="CHANNEL", help="default: all")
     _add_range(packets, 50)
-    logs = _command(commands, "logs", trackers.run_logs, "what happened to a channel or a device")
-    _add_of(logs, ("channel", "device"))
+    logs = _command(commands, "logs", trackers.run_logs, "what happened to a channel, a device, a plugin or a stream")
+    _add_of(logs, ("channel", "device", "plugin", "stream"))
     _add_range(logs, 50)
     logs.add_argument("--filter", metavar="EXPRESSION", help="such as 'event_code == 102'")
 

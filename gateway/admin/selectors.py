@@ -31,8 +31,10 @@ class Kind:
 
 CHANNELS = Kind("channels", ("gw", "channels"), ("name",))
 DEVICES = Kind("devices", ("gw", "devices"), ("name", "configuration.ident"))
+PLUGINS = Kind("plugins", ("gw", "plugins"), ("name",))
+STREAMS = Kind("streams", ("gw", "streams"), ("name",))
 TOKENS = Kind("tokens", ("platform", "tokens"), ("info",))
-KINDS = {kind.name: kind for kind in (CHANNELS, DEVICES, TOKENS)}
+KINDS = {kind.name: kind for kind in (CHANNELS, DEVICES, PLUGINS, STREAMS, TOKENS)}
 
 
 def selector(kind: Kind, text: str) -> str:

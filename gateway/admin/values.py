@@ -15,7 +15,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 DURATION = re.compile(r"(?P<count>\d+(\.\d+)?)(?P<unit>[smhdw])", re.ASCII)
 NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
-TEXTS = frozenset({"name", "info", "protocol_name", "configuration.ident", "configuration.unknown_ident"})
+TEXTS = frozenset(
+    {
+        *("name", "info", "protocol_name", "type_name", "validate_message"),
+        *("configuration.ident", "configuration.unknown_ident", "configuration.expression"),
+    }
+)
 """Fields that are texts, whatever they look like: an ident of digits is not a number."""
 LISTS = frozenset({"configuration.listen", "ips"})
 """Lists of texts; several are written with commas between."""

@@ -127,6 +127,63 @@ def test_channels_are_made_changed_and_deleted(admin: Shell) -> None:
     assert [item["name"] for item in admin.json("channels", "list")] == ["trackers"]
 
 
+def test_plugins_are_made_linked_and_deleted(admin: Shell, van: str) -> None:
+    """What they work on, and with which fields; the log tells of it."""
+    [made] = admin.json("plugins", "create", "name=no CAN", "type=msg-erase", 'configuration.parameters=["can.*"]')
+    assert (made["type_name"], made["configuration"]["parameters"]) == ("msg-erase", ["can.*"])
+    [link] = admin.json("link", "plugin", "no CAN", "device", "Van", "driver=Bob", "van.seats=2")
+    assert (link["id"], link["fields"]) == (int(van), {"driver": "Bob", "van": {"seats": 2}})
+    table = admin("links", "plugin", "all", "device").splitlines()
+    assert table[0].split() == ["plugin", "plugin", "name", "id", "name", "fields", "since"]
+    assert "Bob" in table[1]
+    assert admin.json("plugins", "list")[0]["devices_count"] == 1
+    admin("plugins", "set", "no CAN", "priority=5", "validate_message=din == 1", "configuration.on_error=stop")
+    [shown] = admin.json("plugins", "show", str(made["id"]))
+    assert (shown["priority"], shown["validate_message"]) == (5, "din == 1")
+    assert shown["configuration"] == {"parameters": ["can.*"], "on_error": "stop"}
+    assert "activated" in admin("logs", "plugin", "no CAN")
+    assert admin.json("unlink", "plugin", "no CAN", "device", "all")[0]["id"] == int(van)
+    assert admin("links", "plugin", "no CAN", "device") == ""
+    assert admin.errors == "nothing is linked\n"
+    admin("link", "plugin", "no CAN", "channel", "1", status=1)
+    assert "plugins work on the messages of devices" in admin.errors
+    admin("plugins", "delete", "no CAN", "--yes")
+
+
+def test_streams_are_made_linked_and_deleted(admin: Shell, van: str) -> None:
+    """How they are doing is in the list."""
+    uri = f"http://127.0.0.1:{free_port()}/"
+    [made] = admin.json("streams", "create", "name=out", "type=http", f"uri={uri}", "queue_ttl=2h", "enabled=false")
+    assert (made["configuration"]["uri"], made["queue_ttl"], made["enabled"]) == (uri, 7200, False)
+    assert admin.json("link", "stream", "out", "device", VAN)[0]["id"] == int(van)
+    assert admin.json("link", "stream", "out", "channel", "all")[0]["name"] == "trackers"
+    [listed] = admin.json("streams", "list")
+    assert (listed["state"], listed["devices_count"], listed["channels_count"]) == ("disabled", 1, 1)
+    assert "disabled" in admin("streams", "list")
+    [shown] = admin.json("streams", "show", "out")
+    assert shown["counters"]["delivered"] == 0
+    assert "device subscribed" in admin("logs", "stream", "out")
+    admin("link", "stream", "out", "device", VAN, "driver=Bob", status=1)
+    assert "only plugins have fields" in admin.errors
+    admin("unlink", "stream", "out", "channel", "trackers")
+    assert admin.json("links", "stream", "out", "channel") == []
+    admin("streams", "delete", "out", "--yes")
+
+
+def test_types_of_plugins_and_streams_tell_their_options(admin: Shell) -> None:
+    """What each is, its default, and what must be given."""
+    assert {"msg-erase", "item-fields"} <= {one["name"] for one in admin.json("plugins", "types")}
+    assert "http" in admin("streams", "types")
+    table = admin("plugins", "types", "msg-erase")
+    assert "Removes parameters" in admin.errors
+    assert re.search(r"^parameters +array +\(needed\) +what is removed", table, re.M)
+    assert re.search(r"^on_error +skip, stop +skip ", table, re.M)
+    [http] = admin.json("streams", "types", "http")
+    assert "uri" in http["schema"]["$defs"]["Config"]["properties"]
+    admin("plugins", "types", "msg-erode", status=1)
+    assert "there is no type 'msg-erode'" in admin.errors
+
+
 def test_tokens_are_made_used_changed_and_deleted(admin: Shell) -> None:
     """The key is shown once; what it may not do is said."""
     acl = '{"type": 2, "acl": [{"uri": "gw/devices", "methods": ["GET"]}]}'
