@@ -47,6 +47,7 @@ docs: .venv/installed
 	$(BIN)/python docs/emulator_tables.py
 	$(BIN)/python docs/teltonika_tables.py
 	$(BIN)/python docs/commands_tables.py
+	$(BIN)/python docs/plugins_table.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
