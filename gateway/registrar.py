@@ -283,21 +283,21 @@ class Registrar:
     def _through_plugins(self, work: Work, state: DeviceState) -> None:
         """Take a device's messages through its plugins, and what comes after these."""
         chain = self._chains.of(work.device) if self._chains is not None else None
-        if chain is not None and not chain.is_remote:
-            values = dict(state.telemetry) if chain.needs_telemetry else {}
-            now = self._now()
-            parts: list[Arrived | Forget] = []
-            for part in work.parts:
-                if isinstance(part, Arrived) and not part.fingerprint:
+        values = dict(state.telemetry) if chain is not None and chain.needs_telemetry else {}
+        now = self._now()
+        parts: list[Arrived | Forget] = []
+        for part in work.parts:
+            if isinstance(part, Arrived):
+                if chain is not None and not chain.is_remote and not part.fingerprint:
                     message = chain.process(part.message, values, now)
                     if message is None:
                         continue
                     part = Arrived(message, part.is_posted, fingerprint=fingerprint(part.message))
-                    if chain.needs_telemetry:
-                        update(values, message)
-                parts.append(part)
-            work.parts = parts
-        work.parts = [finished(part, work.device) if isinstance(part, Arrived) else part for part in work.parts]
+                part = finished(part, work.device)
+                if chain is not None and chain.needs_telemetry:
+                    update(values, part.message)
+            parts.append(part)
+        work.parts = parts
 
     async def _merge(self, works: list[Work]) -> list[DeviceChange]:
         states = await self._load_states([work.device.id for work in works])

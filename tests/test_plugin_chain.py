@@ -261,3 +261,12 @@ def test_the_last_values_follow_the_messages(run) -> None:
     results = run(made.process_many(numbered(3), values, 0.0))
     assert [result and result["before"] for result in results] == ["old", 0, 1]
     assert asks.contexts[0].telemetry == {"n": (50.0, "old")} == values
+
+
+def test_coordinates_that_cannot_be_are_no_last_values_there_either(run) -> None:
+    before = Does(lambda m, context: m | {"before": context.last.get("position.latitude")}, needs_telemetry=True)
+    made, _ = chain(before, Asks(lambda messages: messages))
+    zero = {"position.latitude": 0, "position.longitude": 0}
+    messages = [MESSAGE | {"position.latitude": 54.5, "position.longitude": 25.5}, MESSAGE | zero, MESSAGE]
+    assert [result and result["before"] for result in run(made.process_many(messages, {}, 0.0))] == [None, 54.5, 54.5]
+    assert zero.items() <= messages[1].items()

@@ -285,6 +285,24 @@ def test_the_last_values_follow_within_a_packet(run, scene: Scene):
     run(scenario())
 
 
+def test_coordinates_that_cannot_be_are_no_last_values(run, scene: Scene):
+    """They are removed from the message only after its plugins; the next one in the packet does not find them."""
+
+    async def scenario() -> None:
+        computed = [{"name": "km", "expression": "round(mileage())"}]
+        await scene.add(name="km", configuration={"expressions": computed}, validate_message="position.valid")
+        place = {"position.longitude": 25.0, "position.valid": True}
+        await scene.gateway.receive(
+            {"timestamp": 100, "position.latitude": 54.0, **place},
+            {"timestamp": 101, "position.latitude": 0, "position.longitude": 0, "position.valid": False},
+            {"timestamp": 102, "position.latitude": 55.0, **place},
+        )
+        await scene.gateway.register(registrar(scene))
+        assert [message.get("km") for message in await scene.gateway.stored()] == [None, None, 111]
+
+    run(scenario())
+
+
 def test_a_packet_that_is_sent_again_changes_nothing(run, scene: Scene):
     """Also where what the plugin makes of it differs each time."""
 

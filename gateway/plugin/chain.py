@@ -20,6 +20,7 @@ from gateway import metrics
 from gateway.errors import GatewayError
 from gateway.expressions import Context as ExpressionContext
 from gateway.expressions import Expression
+from gateway.message import apply_position_rules
 from gateway.plugin.base import Context, DropMessage, Message, Plugin, PluginError, RemotePlugin
 from gateway.store import item
 from gateway.store.item import Device
@@ -145,7 +146,7 @@ class Chain:
                 left.append(index)
             left_of_it = results[index]
             if self.needs_telemetry and left_of_it is not None:
-                update(values, left_of_it)
+                update(values, apply_position_rules(dict(left_of_it)))
         return left
 
     async def _remotely(

@@ -158,7 +158,7 @@ class Lane:
             return {}
         values = await self._telemetry.get(device.id)
         for message in self._recent.get(device.id, ()):
-            update(values, message)
+            update(values, msg.apply_position_rules(dict(message)))
         return values
 
     def _decoded(self, one: Waiting, device: Device) -> Message | None:
