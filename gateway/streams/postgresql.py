@@ -278,7 +278,7 @@ TIMESCALE_SCHEMA = """
 
 def _reason(error: Any) -> str:
     """In the server's words, with its code."""
-    words = ": ".join(str(part) for part in (error, getattr(error, "detail", None)) if part)
+    words = ": ".join(part for part in (error.message or str(error), error.detail) if part)
     code = f" ({error.sqlstate})" if error.sqlstate else ""
     return f"{' '.join(words.split())[:REASON_MOST]}{code}"
 
