@@ -21,7 +21,7 @@ from gateway.store.event_codes import CLOSE_REASONS, DESCRIPTIONS, ORIGIN_TYPES
 from gateway.store.history import Chunks
 
 CODES = "toolbox/codes"
-ERRORS = (103, 114, 304, 333, 351, 402, 403)
+ERRORS = (103, 114, 304, 333, 351, 402, 403, 406)
 """Events that tell of something that did not work."""
 
 
