@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from attrs import asdict
@@ -31,6 +32,8 @@ from gateway.store.items import Channel, Item, Plugin, Stream
 from gateway.store.views import view_of
 from gateway.stream.state import StreamState
 from gateway.stream.streams import Streams
+from gateway.workers.crew import Crew, worker_count
+from gateway.workers.sharing import SharingReactor
 
 EVERYWHERE = ("", "0.0.0.0", "::")
 
@@ -106,13 +109,13 @@ class ChannelsStage:
         self._streams = streams
         self._topics = ItemTopics(mqtt.properties, self._view)
         self._background = background
-        limits = asdict(settings.limits)
+        self.limits = _limits(settings)
         self.channels = Channels(
-            reactor,
+            SharingReactor(reactor) if worker_count(settings.gateway.workers) else reactor,
             store.items,
             store.writer,
             store.gate,
-            Limits(**{name: limits[name] for name in Limits.__annotations__}),
+            self.limits,
             on_presence=self._presence,
             ports=parse_range(settings.api.channel_ports) or PORTS,
             observer=store.observation.recorder,
@@ -162,6 +165,39 @@ class ChannelsStage:
         device = self._store.items.find_device(protocol_id, ident)
         if device is not None:
             self._topics.connected(device.id, is_connected)
+
+
+class WorkersStage:
+    """The processes beside this one that take connections, too."""
+
+    name = "workers"
+
+    def __init__(
+        self, settings: Settings, store: StoreStage, channels: ChannelsStage, write_line: Callable[[str], object]
+    ) -> None:
+        self._settings = settings
+        self.crew = Crew(
+            worker_count(settings.gateway.workers),
+            channels.channels,
+            store.writer,
+            store.gate,
+            store.observation.recorder,
+            channels.limits,
+            log_format=settings.gateway.log_format,
+            log_level=settings.gateway.log_level,
+            write_line=write_line,
+        )
+
+    async def start(self) -> None:
+        await self.crew.start()
+
+    async def stop(self) -> None:
+        await self.crew.stop(self._settings.limits.stop_time)
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = asdict(settings.limits)
+    return Limits(**{name: limits[name] for name in Limits.__annotations__})
 
 
 def _embedded_broker(settings: Settings, store: StoreStage, topics: Topics) -> EmbeddedBroker:

@@ -80,6 +80,14 @@ def observe(name: str, seconds: float, **labels: str) -> None:
     histogram.sum += seconds
 
 
+def add(name: str, buckets: list[int], total: float, **labels: str) -> None:
+    """Take into the histogram what another process observed: so many in each of its buckets, and their sum."""
+    key = _bounded((name, _sorted(labels)))
+    histogram = _histograms.setdefault(key, Histogram())
+    histogram.buckets = [old + new for old, new in zip(histogram.buckets, buckets, strict=True)]
+    histogram.sum += total
+
+
 def gauge(name: str, function: Function, **labels: str) -> None:
     """Have ``function`` asked at each scrape; it must be cheap. A second one for the same labels replaces the first."""
     _gauges[_bounded((name, _sorted(labels)))] = function
@@ -197,6 +205,7 @@ COUNTERS = (
     ("stream_messages", ("stream", "result"), "Messages of a stream: delivered, rejected, skipped or given_up"),
     ("stream_failures", ("stream",), "Attempts of a stream to connect or to deliver that failed; tried again"),
     ("stream_store_failures", (), "Attempts of streams to read their logs that failed; tried again"),
+    ("worker_restarts", (), "Worker processes that ended and were started again"),
     ("log_events", ("level",), "Events of the diagnostic log: warn, error; critical is a bug, with a traceback"),
     ("library_warnings", ("place",), "Warnings of libraries"),
     ("api_requests", ("operation", "status"), "Requests to the API"),
@@ -225,6 +234,7 @@ GAUGES = (
         "Packets that a reader has not delivered; counted up to 100, estimated beyond",
     ),
     ("reader_lag_seconds", ("log", "channel", "reader"), "Age of the first packet that a reader has not delivered"),
+    ("workers", (), "Worker processes beside the first one"),
     ("plugin_devices_waiting", (), "Devices whose messages wait for a plugin that asks another system"),
     ("stream_connected", ("stream",), "1: the stream's target takes messages"),
     ("mqtt_connected", (), "1: connected to the broker"),

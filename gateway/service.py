@@ -13,7 +13,7 @@ from twisted.logger import ILogObserver, Logger
 
 import gateway
 from gateway import config
-from gateway.assembly import ChannelsStage, MqttStage
+from gateway.assembly import ChannelsStage, MqttStage, WorkersStage
 from gateway.channel.channels import Channels
 from gateway.commanding import CommandsStage
 from gateway.errors import ConfigError, GatewayError
@@ -26,6 +26,7 @@ from gateway.settings import Settings
 from gateway.stages import Background, Stage, Stages
 from gateway.storage import StoreStage
 from gateway.tokens import master_token
+from gateway.workers.crew import worker_count
 
 log = Logger()
 
@@ -44,12 +45,17 @@ def make_application() -> Any:
     observer = Observer(out, settings.gateway.log_format, settings.gateway.log_level)
     application.setComponent(ILogObserver, observer)
     adopt_standard_library()
-    make_service(settings, getattr(out, "reopen", None)).setServiceParent(application)  # type: ignore[no-untyped-call]
+    make_service(settings, getattr(out, "reopen", None), out.write).setServiceParent(application)  # type: ignore[no-untyped-call]
     return application
 
 
-def make_service(settings: Settings, reopen_log: Callable[[], None] | None = None) -> Stages:
-    """The gateway; it is assembled when it starts. ``reopen_log`` where the log is a file."""
+def make_service(
+    settings: Settings,
+    reopen_log: Callable[[], None] | None = None,
+    write_line: Callable[[str], object] = sys.stderr.write,
+) -> Stages:
+    """The gateway; it is assembled when it starts. ``reopen_log`` where the log is a file; ``write_line`` takes what
+    other processes have for it."""
     from twisted.internet import reactor
 
     def background() -> Background:
@@ -66,8 +72,9 @@ def make_service(settings: Settings, reopen_log: Callable[[], None] | None = Non
         readers = ReadersStage(settings, store, mqtt, streams.streams, background())
         commands = CommandsStage(store, background())
         channels = ChannelsStage(reactor, settings, store, mqtt, commands, streams.streams, background())
+        workers = WorkersStage(settings, store, channels, write_line)
         rest = RestStage(reactor, settings, store, mqtt, streams.streams, readers, commands, channels)
-        stages = (store, mqtt, streams, readers, commands, channels, rest)
+        stages = (store, mqtt, streams, readers, commands, channels, workers, rest)
         return stages, lambda: print_ready(settings, store, channels.channels, rest.server.url, token_file)
 
     service = Stages(assemble, reactor, reopen_log)
@@ -81,6 +88,8 @@ def print_ready(
     lines = [f"avl-gateway {gateway.__version__}"]
     for channel, address in channels.addresses():
         lines.append(f"  channel {channel.id} ({channel.name}): {address}")
+    if others := worker_count(settings.gateway.workers):
+        lines.append(f"  connections over TCP and TLS are shared by {others + 1} processes")
     lines += _mqtt_lines(settings, token_file)
     token = f"$(cat {token_file})" if token_file is not None else "TOKEN"
     lines.append(f"  REST API: {api_url}/gw, described by {api_url}/gw/api.json")

@@ -55,11 +55,6 @@ def port_range(value: str) -> str | None:
     return None if parse_range(value) is not None else "FIRST-LAST, such as 20000-20099, with ports from 1 to 65535"
 
 
-def only_one(value: int) -> str | None:
-    """The number 1."""
-    return None if value == 1 else "1: this version runs as one process"
-
-
 def no_spaces(value: str) -> str | None:
     """A token, which stands in headers and user names."""
     return None if re.fullmatch(r"[!-~]*", value) else "printable ASCII without spaces"
@@ -75,7 +70,9 @@ class GatewaySection:
     """What concerns the process as a whole."""
 
     data_dir: str = option("var", "embedded Redis' data and the generated token; relative to the working directory")
-    workers: int = option(1, "processes that share the load; this version runs one", only_one)
+    workers: int = option(
+        1, "processes that share the trackers' connections over TCP and TLS; 0: one for each core", at_least(0)
+    )
     public_host: str = option(
         "", "the host that trackers reach this machine by, shown in a channel's uri; empty: the machine's name"
     )

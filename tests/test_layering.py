@@ -47,6 +47,7 @@ ROWS: tuple[tuple[frozenset[str], ...], ...] = (
                 "stages",
                 "storage",
                 "tokens",
+                "workers",
             ]
         ),
     ),

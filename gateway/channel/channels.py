@@ -42,6 +42,7 @@ class Channels:
     """Starts, changes and stops channels; stopping finishes what was taken."""
 
     log = Logger()
+    intake_type = Intake
 
     def __init__(
         self,
@@ -63,8 +64,10 @@ class Channels:
         self._writer = writer
         self._gate = gate
         self._limits = limits
-        self._now = now
+        self.now = now
         self._listening: dict[int, Listening] = {}
+        self.on_listening: list[Callable[[int], None]] = []
+        """Each is called with the id of a channel whose endpoints, or whose configuration, are others now."""
         self._is_stopping = False
         self.ports = PortRange(ports, items)
         self._observer = observer
@@ -88,6 +91,7 @@ class Channels:
         there = await self._opened(channel)
         self._listening[channel.id] = there
         there.serve()
+        self._tell(channel.id)
 
     @asynccontextmanager
     async def switching(self, old: Channel | None, new: Channel | None) -> AsyncIterator[None]:
@@ -114,6 +118,22 @@ class Channels:
             for listening in self._listening.values()
             for endpoint in listening.endpoints.values()
         ]
+
+    def intake_of(self, channel_id: int) -> Intake | None:
+        """That of a channel that listens."""
+        there = self._listening.get(channel_id)
+        return there.intake if there is not None else None
+
+    def listening(self) -> dict[int, tuple[Channel, dict[str, int | None]]]:
+        """The channels that listen, by id, with the port of each of their endpoints that has one."""
+        return {
+            id: (there.channel, {spec: there.ports().get(spec) for spec in there.endpoints})
+            for id, there in self._listening.items()
+        }
+
+    def _tell(self, channel_id: int) -> None:
+        for changed in self.on_listening:
+            changed(channel_id)
 
     def port_of(self, channel: Channel) -> int | None:
         """The first port of a channel, TCP before UDP; None where it has none."""
@@ -157,6 +177,7 @@ class Channels:
             raise
         self._listening[new.id] = there
         there.serve()
+        self._tell(new.id)
 
     @asynccontextmanager
     async def _changing(self, there: Listening, new: Channel) -> AsyncIterator[None]:
@@ -173,6 +194,7 @@ class Channels:
         there.intake.protocol = PROTOCOLS[new.protocol_id]
         if is_other:
             await self._to_its_end(self._finish_change(there, leaving))
+        self._tell(new.id)
 
     async def _opened(self, channel: Channel) -> Listening:
         """All its endpoints are open, and serve nobody yet."""
@@ -192,6 +214,7 @@ class Channels:
 
     async def _stop_channel(self, there: Listening, why: str) -> None:
         self._listening.pop(there.channel.id, None)
+        self._tell(there.channel.id)
         await there.stop_taking()
         await self._close_connections(there, f"its channel {why}", CloseCode.CHANNEL_BLOCKED)
         await there.close_all()
@@ -217,7 +240,7 @@ class Channels:
 
     def _intake(self, channel: Channel) -> Intake:
         protocol = PROTOCOLS[channel.protocol_id]
-        return Intake(
+        return self.intake_type(
             channel,
             protocol,
             self._items,
@@ -236,7 +259,7 @@ class Channels:
             intake,
             self.connections,
             self._limits.packet_size,
-            self._now,
+            self.now,
             lambda function: self._reactor.callLater(0, function),
         )
 
@@ -266,8 +289,8 @@ class Channels:
 
     async def _end(self, closing: list[TrackerConnection], why: str, code: CloseCode) -> None:
         """Wait until they are closed; those that do not take what they were sent are cut."""
-        deadline = self._now() + CLOSE_TIME
-        while (left := [one for one in closing if one in self.connections]) and self._now() < deadline:
+        deadline = self.now() + CLOSE_TIME
+        while (left := [one for one in closing if one in self.connections]) and self.now() < deadline:
             await asyncio.sleep(0.02)
         for connection in left:
             connection.abort(why, code, is_routine=True)
