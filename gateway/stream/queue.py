@@ -111,16 +111,22 @@ class Queue:
     def drop(self, count: int) -> None:
         """The next ``count`` messages are done with."""
         while count:
-            if isinstance(self._items.popleft(), Outgoing):
+            if self._pop():
                 count -= 1
-                self._count -= 1
         self._advance()
 
     def _advance(self) -> None:
         while self._items and isinstance(self._items[0], Place):
-            place = self._items.popleft()
-            assert isinstance(place, Place)
-            self._done[place.entry.stream] = place.entry
+            self._pop()
+
+    def _pop(self) -> bool:
+        """Be done with the first of the queue; whether it was a message."""
+        item = self._items.popleft()
+        if isinstance(item, Place):
+            self._done[item.entry.stream] = item.entry
+            return False
+        self._count -= 1
+        return True
 
     async def expire(self, before: float) -> int:
         """Give up what was received before then, in UNIX seconds; how many messages. Raises StoreError."""
