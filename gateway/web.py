@@ -79,7 +79,7 @@ class WebClient:
     async def _opened(self) -> httpx.AsyncClient:
         async with self._opening:
             if self._client is None:
-                context = await asyncio.to_thread(_tls_context, self._ca_file)  # reading the system's takes some 20 ms
+                context = await asyncio.to_thread(tls_context, self._ca_file)  # reading the system's takes some 20 ms
                 self._client = httpx.AsyncClient(
                     verify=context,
                     headers=self._headers,
@@ -159,7 +159,8 @@ class WebClient:
         )
 
 
-def _tls_context(ca_file: str) -> ssl.SSLContext:
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Reads files: for threads. Raises ConfigError where ``ca_file`` cannot be used."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ssl.SSLError) as error:

@@ -12,6 +12,7 @@ from msgspec import Meta
 from gateway import signature
 from gateway.errors import RemoteRefused
 from gateway.stream.addresses import check_uri
+from gateway.stream.masks import filled, has_masks
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
 from gateway.web import Answer, WebClient
 
@@ -72,7 +73,7 @@ class Http(Target):
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
         self._client = WebClient(timeout=config.timeout, headers=config.headers, ca_file=config.ca_file)
-        self._is_grouped = "%" in config.uri and _uri_for(config.uri, PROBE) != config.uri
+        self._is_grouped = has_masks(config.uri)
 
     async def open(self) -> None:
         await self._client.open()
@@ -85,7 +86,7 @@ class Http(Target):
             return await self._post(self.config.uri, list(enumerate(batch)))
         groups: dict[str, list[tuple[int, Outgoing]]] = {}
         for index, outgoing in enumerate(batch):
-            groups.setdefault(_uri_for(self.config.uri, outgoing), []).append((index, outgoing))
+            groups.setdefault(filled(self.config.uri, outgoing, _quoted), []).append((index, outgoing))
         rejections: list[Rejection] = []
         for uri, part in groups.items():
             rejections += await self._post(uri, part)
@@ -119,16 +120,5 @@ class Http(Target):
         return await self._client.request("POST", uri, content=body, headers=headers)
 
 
-PROBE = Outgoing(b"{}", "ident", 1, 1)
-
-
-def _uri_for(uri: str, outgoing: Outgoing) -> str:
-    source = outgoing.source if "%channel.id%" in uri else {}
-    values = {
-        "%ident%": outgoing.ident,
-        "%device.id%": str(outgoing.device_id or ""),
-        "%channel.id%": str(outgoing.channel_id or source.get("channel.id", "")),
-    }
-    for mask, value in values.items():
-        uri = uri.replace(mask, quote(value, safe=""))
-    return uri
+def _quoted(value: str) -> str:
+    return quote(value, safe="")
