@@ -29,13 +29,19 @@ EXAMPLES = 5
 
 
 def seed(gateway: Gateway) -> None:
-    """Items to be found: a device that exists, and one of each kind that can be created."""
+    """Items to be found: devices with messages, plugins and streams that are linked with them."""
     headers = {"Authorization": gateway.token}
     with httpx.Client(base_url=gateway.api_url, headers=headers, timeout=20) as client:
         devices = [{"name": f"car {n}", "device_type_id": 10000, "configuration": {"ident": str(n)}} for n in range(3)]
         assert client.post("/gw/devices", json=devices).status_code == 200
         messages = [{"timestamp": 1_700_000_000 + n, "position.speed": n} for n in range(50)]
         assert client.post("/gw/devices/all/messages", json=messages).status_code == 200
+        plugins = [{"name": name, "type_name": "item-fields", "configuration": {}} for name in ("a", "b")]
+        assert client.post("/gw/plugins", json=plugins).status_code == 200
+        stream = {"name": "a", "protocol_name": "http", "configuration": {"uri": "http://127.0.0.1:9/"}}
+        assert client.post("/gw/streams", json=[stream]).status_code == 200
+        for path in ("/gw/plugins/all/devices/all", "/gw/streams/all/devices/all", "/gw/streams/all/channels/all"):
+            assert client.post(path).status_code == 200
 
 
 PROGRAM = "import gc; gc.disable(); from schemathesis.cli import schemathesis; schemathesis()"
@@ -77,6 +83,7 @@ def test_nothing_that_is_sent_breaks_the_api(run, tmp_path: Path):
         await asyncio.to_thread(try_all, gateway, *skip)
         assert not traffic.done()
         traffic.cancel()
+        await asyncio.gather(traffic, return_exceptions=True)
         only = [part for name in CHANGES_OF_CHANNELS for part in ("--include-operation-id", name)]
         await asyncio.to_thread(try_all, gateway, *only)
         assert "Traceback" not in gateway.stderr

@@ -112,11 +112,13 @@ class Connection:
 async def send_packet(port: int, packets: Packets) -> tuple[int, ...]:
     """Connect, deliver one packet, go; the times of its records."""
     connection = await Connection.open(port)
-    await connection.log_in(packets.login)
-    packet = packets.make()
-    await connection.send(packet.data)
-    assert await connection.acknowledged() == len(packet.timestamps)
-    connection.vanish()
+    try:
+        await connection.log_in(packets.login)
+        packet = packets.make()
+        await connection.send(packet.data)
+        assert await connection.acknowledged() == len(packet.timestamps)
+    finally:
+        connection.vanish()
     return packet.timestamps
 
 
