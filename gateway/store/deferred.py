@@ -88,10 +88,12 @@ class Deferred:
         """Learn which messages are away: at the start, and when it is not known what Redis took. Raises StoreError."""
         with store_errors():
             devices = [int(id) for id in await self._redis.smembers(self._keys.deferring)]
-            lengths = [await self._redis.llen(self._keys.deferred(id)) for id in devices]
             cursor = await self._redis.hget(self._keys.cursors, self._cursor)
-            start = f"({cursor.decode()}" if cursor else "-"
-            unread = await self._redis.xrange(self._keys.processed, start, count=PROCESSED_MOST)
+            async with self._redis.pipeline(transaction=True) as pipe:  # or the lane would move some between the two
+                for id in devices:
+                    pipe.llen(self._keys.deferred(id))
+                pipe.xrange(self._keys.processed, f"({cursor.decode()}" if cursor else "-", count=PROCESSED_MOST)
+                *lengths, unread = await pipe.execute()
         self._counts = Counter(dict(zip(devices, lengths, strict=True)))
         for _, fields in unread:
             self._counts[int(fields[b"device"])] += fields[b"messages"].count(b"\n") + 1
