@@ -87,7 +87,8 @@ class Process:
         self.name = name
         self.command = list(command)
         self.directory = directory
-        self.environment = {**os.environ, **(environment or {})}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        self.environment = {**ours, **(environment or {})}
         self.options: dict[str, Any] = {}
         """More for ``Popen``, as the user to run as."""
         self._popen: subprocess.Popen[bytes] | None = None
