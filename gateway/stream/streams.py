@@ -69,6 +69,8 @@ class Streams:
         self._states: dict[int, StreamState] = {}
         self._sizes: dict[int, tuple[float, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._relinked: set[int] = set()
+        """Streams whose cursors are to be set."""
         self._is_started = False
         items.on_change.append(self._item_changed)
         items.links.on_change.append(self._link_changed)
@@ -218,10 +220,13 @@ class Streams:
             self._record("streams", link.id, code, **{f"{one}_id": link.to_id})
             if link.to_id in self._items.of(link.to):
                 self._record(link.to, link.to_id, code, stream_id=link.id)
-            self._later(self._set_cursors(link.id))
+            if link.id not in self._relinked:  # once for all links that are made together
+                self._relinked.add(link.id)
+                self._later(self._set_cursors(link.id))
 
     async def _set_cursors(self, stream_id: int) -> None:
         """Hold the logs that the stream reads now, and let go of the others."""
+        self._relinked.discard(stream_id)
         stream = self._items.streams.get(stream_id)
         if stream is None:
             return
