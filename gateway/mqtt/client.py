@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,13 +19,13 @@ from attrs import evolve, field, frozen
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.logger import Logger
 
 import gateway
 from gateway import metrics
 from gateway.aio import from_deferred, heed_cancellation
 from gateway.errors import BrokerUnavailable, ConfigError
+from gateway.mqtt.certificates import tls_options
 from gateway.mqtt.connection import Connection, Credentials
 from gateway.mqtt.link import WINDOW, Link
 from gateway.mqtt.packets import MAX_REMAINING_LENGTH, packed_text
@@ -42,7 +41,6 @@ CONNACK_TIMEOUT = 15.0
 GOODBYE_TIMEOUT = 3.0
 LOG_EVERY = 60
 
-END_CERTIFICATE = b"-----END CERTIFICATE-----"
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -89,22 +87,12 @@ class BrokerAddress:
         plain = HostnameEndpoint(reactor, self.host, self.port, timeout=CONNECT_TIMEOUT)
         if not self.is_tls:
             return plain
-        return wrapClientTLS(optionsForClientTLS(self.host, trustRoot=self._trust()), plain)
-
-    def _trust(self) -> Any:
-        if not self.ca_file:
-            return platformTrust()
-        try:
-            blocks = Path(self.ca_file).read_bytes().split(END_CERTIFICATE)[:-1]
-            certificates = [Certificate.loadPEM(block + END_CERTIFICATE + b"\n") for block in blocks]
-        except Exception as error:  # OpenSSL has errors of its own
-            raise ConfigError(f"mqtt.ca_file: {self.ca_file}: {error}") from error
-        if not certificates:
-            raise ConfigError(f"mqtt.ca_file: {self.ca_file} should hold certificates in PEM")
-        return trustRootFromCertificates(certificates)
+        return wrapClientTLS(tls_options(self.host, self.ca_file, prefix="mqtt."), plain)
 
 
-class _OneConnection(Factory):
+class OneConnection(Factory):
+    """Of Twisted, for a connection that is made already."""
+
     noisy = False
 
     def __init__(self, connection: Connection) -> None:
@@ -194,7 +182,7 @@ class MqttClient:
         """From the attempt to the end of the connection; why it ended."""
         connection = Connection(self._credentials())
         try:
-            await from_deferred(self._endpoint.connect(_OneConnection(connection)))
+            await from_deferred(self._endpoint.connect(OneConnection(connection)))
         except Exception as error:  # DNS, TCP and TLS each have errors of their own
             return f"cannot connect: {error or type(error).__name__}"
         self._connection = connection

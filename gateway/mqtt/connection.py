@@ -43,8 +43,11 @@ class Credentials:
     """4: MQTT 3.1.1; 5: MQTT 5."""
     username: str | None
     password: str | None = field(repr=False)
-    will_topic: str
-    will_payload: bytes
+    will_topic: str = ""
+    """Empty: nothing is said."""
+    will_payload: bytes = b""
+    keepalive: int = 0
+    """Seconds; 0: :data:`KEEPALIVE`."""
 
 
 @frozen
@@ -115,9 +118,10 @@ def _new_paho(credentials: Credentials) -> _Paho:
     )
     client.suppress_exceptions = True
     client.username_pw_set(credentials.username, credentials.password)
-    client.will_set(credentials.will_topic, credentials.will_payload, qos=1, retain=True)
+    if credentials.will_topic:
+        client.will_set(credentials.will_topic, credentials.will_payload, qos=1, retain=True)
     # paho wants a name of the broker for its own connecting, which does not happen
-    client.connect_async("broker", keepalive=KEEPALIVE, clean_start=True)
+    client.connect_async("broker", keepalive=credentials.keepalive or KEEPALIVE, clean_start=True)
     return client
 
 
@@ -170,7 +174,8 @@ class Connection(Protocol):
         self._acknowledge_at_once()
         try:
             packets = self._cutter.cut(data)
-            pubacks = [read_puback(packet) for packet in packets if packet[0] == PUBACK]
+            read = self.read_puback
+            pubacks = [read(packet) for packet in packets if packet[0] == PUBACK]
         except PeerError as error:
             self.abort(str(error))
             return
@@ -188,6 +193,10 @@ class Connection(Protocol):
         handle = self.transport.getHandle()  # type: ignore[union-attr]
         if isinstance(handle, socket.socket) and QUICK_ACK is not None:
             handle.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+
+    def read_puback(self, packet: bytes) -> tuple[int, int]:
+        """Packet id and reason code. Raises PeerError."""
+        return read_puback(packet)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._is_up = False
