@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from msgspec import Meta
 
 from gateway import signature
-from gateway.errors import RemoteRefused
 from gateway.stream.addresses import check_uri
-from gateway.stream.masks import filled, has_masks
+from gateway.stream.arrays import array, grouped, post
+from gateway.stream.masks import filled
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
 from gateway.web import Answer, WebClient
 
 HEADERS_MOST = 50
-OF_THE_BATCH = (400, 413, 422)
-"""Statuses that speak of what was sent, not of the server or of who sent it."""
 
 Header = Annotated[str, Meta(max_length=8192, pattern=r"^[^\r\n\x00]*$")]
 HeaderName = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
@@ -73,7 +72,6 @@ class Http(Target):
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
         self._client = WebClient(timeout=config.timeout, headers=config.headers, ca_file=config.ca_file)
-        self._is_grouped = has_masks(config.uri)
 
     async def open(self) -> None:
         await self._client.open()
@@ -82,38 +80,13 @@ class Http(Target):
         await self._client.close()
 
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
-        if not self._is_grouped:
-            return await self._post(self.config.uri, list(enumerate(batch)))
-        groups: dict[str, list[tuple[int, Outgoing]]] = {}
-        for index, outgoing in enumerate(batch):
-            groups.setdefault(filled(self.config.uri, outgoing, _quoted), []).append((index, outgoing))
         rejections: list[Rejection] = []
-        for uri, part in groups.items():
-            rejections += await self._post(uri, part)
+        for uri, part in grouped(batch, lambda outgoing: filled(self.config.uri, outgoing, _quoted)).items():
+            rejections += await post(partial(self._request, uri), part, skips=self.config.refused == "skip")
         return rejections
 
-    async def _post(self, uri: str, part: list[tuple[int, Outgoing]]) -> list[Rejection]:
-        answer = await self._request(uri, part)
-        if answer.status == 200:
-            for _, outgoing in part:
-                outgoing.is_done = True
-            return []
-        refusal = answer.refusal()
-        if self.config.refused == "retry" or answer.status not in OF_THE_BATCH:
-            raise refusal
-        return await self._find_refused(uri, part, refusal)
-
-    async def _find_refused(
-        self, uri: str, part: list[tuple[int, Outgoing]], refusal: RemoteRefused
-    ) -> list[Rejection]:
-        """Halves, until what is refused is a single message."""
-        if len(part) == 1:
-            return [Rejection(part[0][0], refusal.reason)]
-        middle = len(part) // 2
-        return [*await self._post(uri, part[:middle]), *await self._post(uri, part[middle:])]
-
-    async def _request(self, uri: str, part: list[tuple[int, Outgoing]]) -> Answer:
-        body = b"[%b]" % b",".join(outgoing.text for _, outgoing in part)
+    async def _request(self, uri: str, messages: Sequence[Outgoing]) -> Answer:
+        body = array(outgoing.text for outgoing in messages)
         headers = {"content-type": "application/json"}
         if self.config.secret:
             headers[signature.HEADER] = signature.sign(self.config.secret, body, time.time())

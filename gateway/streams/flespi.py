@@ -1,0 +1,173 @@
+"""Messages to flespi, or to another gateway of this kind: to an HTTP channel, or to devices over the REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import orjson
+from msgspec import Meta
+
+from gateway.errors import ItemError, RemoteRefused
+from gateway.stream.addresses import check_uri
+from gateway.stream.arrays import Part, array, done, grouped, halved, post, with_needed
+from gateway.stream.lanes import side_by_side
+from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.web import Answer, WebClient
+
+NEEDED = frozenset({"ident", "timestamp"})
+NOT_IN_SELECTOR = frozenset("*?\"'\\{},")
+"""Signs of an ident with which a selector would choose other devices, or be none."""
+ROUNDS_MOST = 20
+"""Times that a part is sent again without the messages that were refused by themselves, before it waits."""
+
+
+class Flespi(Target):
+    """To an HTTP channel of flespi (``uri``): POST of a JSON array; 200 takes the batch. Or to the devices of flespi or
+    of another gateway over its REST API (``url`` and ``token``): POST to the device of each ident.
+
+    There a batch is delivered when every ident's messages are answered with 200; messages that the answer names as
+    wrong are rejected, and so are those of idents that no device there has.
+    """
+
+    class Config(Options):
+        """Either ``uri``, or ``url`` and ``token``."""
+
+        uri: Annotated[
+            str,
+            Meta(max_length=2048, description="of an HTTP channel, such as https://gw.flespi.io:27699"),
+        ] = ""
+        url: Annotated[
+            str,
+            Meta(max_length=1024, description="of a REST API, such as https://flespi.io or http://host:8080"),
+        ] = ""
+        token: Annotated[
+            str,
+            Meta(
+                max_length=256,
+                pattern=r"^[!-~]*$",
+                description="for the REST API: may POST to messages of the devices there",
+            ),
+        ] = ""
+        refused: Annotated[
+            Literal["retry", "skip"],
+            Meta(
+                description="a batch that is answered 400, 413 or 422 as a whole: repeat it, or find the messages that "
+                "are refused by themselves, and reject these"
+            ),
+        ] = "retry"
+        connections: Annotated[int, Meta(ge=1, le=16, description="idents that are posted at a time, over REST")] = 4
+        timeout: Annotated[Timeout, Meta(description="seconds that an answer may take")] = 30.0
+        ca_file: Annotated[
+            str, Meta(max_length=1024, description="certificates to trust (PEM); empty: the system's")
+        ] = ""
+
+    id = 7
+    title = "flespi or another gateway"
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """One of both ways, with all that it needs."""
+        if bool(config.uri) == bool(config.url):
+            raise ItemError(
+                "uri of an HTTP channel or url of a REST API is needed, and not both",
+                "configuration.uri" if config.uri else "configuration.url",
+            )
+        if bool(config.token) != bool(config.url):
+            raise ItemError("a token is needed with url, and has no use with uri", "configuration.token")
+        name = "uri" if config.uri else "url"
+        check_uri(getattr(config, name), f"configuration.{name}")
+        if config.url and ("?" in config.url or "#" in config.url):
+            raise ItemError("should end before /gw, as in https://flespi.io", "configuration.url")
+
+    def __init__(self, config: Any, stream: StreamInfo) -> None:
+        super().__init__(config, stream)
+        headers = {"authorization": f"FlespiToken {config.token}"} if config.token else {}
+        self._client = WebClient(timeout=config.timeout, headers=headers, ca_file=config.ca_file)
+        self._skips = config.refused == "skip"
+
+    async def open(self) -> None:
+        await self._client.open()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
+        if self.config.uri:
+            return await post(partial(self._send, self.config.uri), list(enumerate(batch)), skips=self._skips)
+        idents = grouped(batch, lambda outgoing: outgoing.ident)
+        return await side_by_side(idents.values(), self._post_ident, self.config.connections)
+
+    async def _send(self, uri: str, messages: Sequence[Outgoing]) -> Answer:
+        body = array(with_needed(outgoing, NEEDED.__contains__) for outgoing in messages)
+        return await self._client.request("POST", uri, content=body, headers={"content-type": "application/json"})
+
+    # -- over REST
+
+    async def _post_ident(self, part: Part) -> list[Rejection]:
+        ident = part[0][1].ident
+        if NOT_IN_SELECTOR & set(ident):
+            reason = f"ident {ident!r} has signs with which no device can be named: {' '.join(sorted(NOT_IN_SELECTOR))}"
+            return [Rejection(index, reason) for index, _ in part]
+        selector = quote(f'configuration.ident="{ident}"', safe="=")
+        return await self._post_part(f"{self.config.url.rstrip('/')}/gw/devices/{selector}/messages", part)
+
+    async def _post_part(self, uri: str, part: Part) -> list[Rejection]:
+        """What is refused by itself is left out, until the others are taken."""
+        rejections: list[Rejection] = []
+        for _ in range(ROUNDS_MOST):
+            answer = await self._send(uri, [outgoing for _, outgoing in part])
+            if answer.status not in (200, 400):
+                return rejections + await halved(partial(self._send, uri), part, answer.refusal(), skips=self._skips)
+            refused = _refused(answer, part)
+            rejections += refused
+            indexes = {rejection.index for rejection in refused}
+            left = [(index, outgoing) for index, outgoing in part if index not in indexes]
+            if answer.status == 200 or not left:
+                done(left)
+                return rejections
+            if not refused:
+                return rejections + await halved(partial(self._send, uri), part, answer.refusal(), skips=self._skips)
+            part = left
+        raise answer.refusal()
+
+
+def _refused(answer: Answer, part: Part) -> list[Rejection]:
+    """The messages that an answer says are wrong. Raises RemoteRefused where it says something else."""
+    results, errors = _read(answer)
+    by_index = {error["index"]: error for error in errors if _is_of_message(error, part)}
+    if answer.status == 200 and len(by_index) < len(errors):
+        others = [error for error in errors if not _is_of_message(error, part)]
+        raise RemoteRefused(f"the answer has an error: {_reason(others[0])}", status=200, answer=answer.excerpt)
+    if answer.status == 200 and not results and not errors:
+        reason = f"no device there has the ident {part[0][1].ident!r}, or the token may not see it"
+        return [Rejection(index, reason) for index, _ in part]
+    return [Rejection(part[at][0], _reason(error)) for at, error in by_index.items()]
+
+
+def _read(answer: Answer) -> tuple[list[Any], list[dict[str, Any]]]:
+    try:
+        body = orjson.loads(answer.body)
+        results, errors = body.get("result", []), body.get("errors", [])
+    except (ValueError, AttributeError):
+        results = errors = None
+    if not isinstance(results, list) or not isinstance(errors, list):
+        if answer.status == 200:
+            said = f"the answer should have result, as the REST API's: {answer.excerpt}"
+            raise RemoteRefused(said, status=200, answer=answer.excerpt)
+        return [], []
+    return results, [error for error in errors if isinstance(error, dict)]
+
+
+def _is_of_message(error: dict[str, Any], part: Part) -> bool:
+    index = error.get("index")
+    return type(index) is int and 0 <= index < len(part)
+
+
+def _reason(error: dict[str, Any]) -> str:
+    """For people, with the field where there is one."""
+    said = " ".join(str(error.get("reason", ""))[:300].split()) or "refused without a reason"
+    field = error.get("field")
+    return f"{said} (field {field[:128]})" if isinstance(field, str) and field else said
