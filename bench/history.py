@@ -61,18 +61,7 @@ def _register(gateway: Gateway) -> None:
         if time.monotonic() > give_up:
             raise NotStarted(f"{MESSAGES} messages were not registered within {_REGISTER_SECONDS:.0f} s")
         time.sleep(0.5)
-    _until_idle(gateway.process)
-
-
-def _until_idle(process: Watched) -> None:
-    """What publishes the messages is done as well; it takes what time it gets."""
-    give_up = time.monotonic() + _REGISTER_SECONDS
-    while time.monotonic() < give_up:
-        before = process.cpu_seconds
-        time.sleep(1)
-        if process.cpu_seconds - before < 0.1:
-            return
-    raise NotStarted(f"the gateway was not idle within {_REGISTER_SECONDS:.0f} s")
+    gateway.process.until_idle(_REGISTER_SECONDS)  # what publishes the messages is done as well
 
 
 def _newest(client: Client) -> float:
@@ -157,7 +146,7 @@ def _latency(gateway: Gateway) -> Iterator[Row]:
     with _reading(gateway, total) as clients:
         for _ in range(ROUNDS):
             with _paused(clients):
-                _until_idle(gateway.process)
+                gateway.process.until_idle(_REGISTER_SECONDS)
                 alone += _latencies(trackers, tape)
             before = int(total.read_text())
             beside += _latencies(trackers, tape)

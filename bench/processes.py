@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,16 @@ class Watched:
     @property
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+
+    def until_idle(self, seconds: float, window: float = 1.0) -> None:
+        """Wait until it takes less than a tenth of a core for a ``window``. Raises NotStarted after ``seconds``."""
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            before = self.cpu_seconds
+            time.sleep(window)
+            if self.cpu_seconds - before < 0.1 * window:
+                return
+        raise NotStarted(f"process {self.pid} was not idle within {seconds:.0f} s")
 
     def child(self, name: str) -> Watched | None:
         """The first child process, at any depth, whose command has this name."""
@@ -113,24 +123,35 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(readers: bool = True, mqtt_port: int | None = None, telemetry: bool = False) -> Iterator[Gateway]:
+def running_gateway(
+    readers: bool = True, mqtt_port: int | None = None, telemetry: bool = False, plugin_folder: Path | None = None
+) -> Iterator[Gateway]:
     """The real gateway in a process of its own, with an empty data directory and embedded Redis.
 
     :param readers: False: neither registrar nor publisher runs, only what a tracker waits for
     :param mqtt_port: an external broker on this host; None: the gateway's embedded one
+    :param plugin_folder: with types of plugins beside ours
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
         port, api_port = free_port(), free_port()
         conf = Path(data_dir) / "gateway.toml"
         mqtt = (mqtt_port or free_port(), mqtt_port is None)
-        conf.write_text(_configuration(data_dir, port, api_port, readers, *mqtt, telemetry))
+        folders = str(plugin_folder or "")
+        conf.write_text(_configuration(data_dir, port, api_port, readers, *mqtt, telemetry, folders))
         command = [str(TWISTD), "--nodaemon", f"--pidfile={data_dir}/twistd.pid", "--python", str(ROOT / "twistd.tac")]
         with running(command, "gateway ready", {"GATEWAY_CONF": str(conf)}) as process:
             yield Gateway(process, ("127.0.0.1", port), Path(data_dir), f"http://127.0.0.1:{api_port}")
 
 
 def _configuration(
-    data_dir: str, port: int, api_port: int, readers: bool, mqtt_port: int, embedded: bool, telemetry: bool
+    data_dir: str,
+    port: int,
+    api_port: int,
+    readers: bool,
+    mqtt_port: int,
+    embedded: bool,
+    telemetry: bool,
+    folders: str,
 ) -> str:
     local = "interface=127.0.0.1"
     broker = (
@@ -142,6 +163,7 @@ def _configuration(
 [gateway]
 data_dir = "{data_dir}"
 readers = {str(readers).lower()}
+plugin_folders = "{folders}"
 [mqtt]
 {broker}
 telemetry = {str(telemetry).lower()}
@@ -179,6 +201,8 @@ class Reports:
 
     def __init__(self, out: Any) -> None:
         self.last: dict[str, Any] = {}
+        self.on_report: list[Callable[[dict[str, Any]], object]] = []
+        """Each is called with every line, in a thread of its own."""
         self._changed = threading.Condition()
         threading.Thread(target=self._read, args=(out,), daemon=True).start()
 
@@ -191,13 +215,16 @@ class Reports:
         for line in out:
             with self._changed:
                 self.last = json.loads(line)
+                for told in self.on_report:
+                    told(self.last)
                 self._changed.notify_all()
 
 
 @contextlib.contextmanager
-def running_subscriber(port: int, topics: Sequence[str]) -> Iterator[tuple[Watched, Reports]]:
-    """``bench.subscriber`` on these topics of the broker at ``port``, subscribed."""
-    command = [sys.executable, "-m", "bench.subscriber", "--to", f"127.0.0.1:{port}", *topics]
+def running_subscriber(port: int, topics: Sequence[str], has_lags: bool = False) -> Iterator[tuple[Watched, Reports]]:
+    """``bench.subscriber`` on these topics of the broker at ``port``, subscribed; ``has_lags``: it tells each lag."""
+    options = ["--lags"] if has_lags else []
+    command = [sys.executable, "-m", "bench.subscriber", "--to", f"127.0.0.1:{port}", *options, *topics]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             reports = Reports(process.stdout)

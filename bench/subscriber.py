@@ -3,8 +3,9 @@
 ``python -m bench.subscriber --to HOST:PORT TOPIC ...`` subscribes with QoS 1 and prints a JSON line about every fifth
 of a second: how many channel messages, device messages and other ones came, how many of the messages were different
 ones (by topic and timestamp), the bytes, and the seconds between a message's ``server.timestamp`` and its arrival since
-the line before. MQTT 3.1.1 on a bare socket, read and acknowledged in batches: a client library would take the
-processor from the gateway that is to be measured.
+the line before; with ``--lags`` each of these by itself, those of channel and device messages apart. MQTT 3.1.1 on a
+bare socket, read and acknowledged in batches: a client library would take the processor from the gateway that is to be
+measured.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 from bench.rows import quantile
 
@@ -34,29 +36,33 @@ class Tally:
         self.channel = self.device = self.other = self.bytes = 0
         self._seen_channel: set[int] = set()
         self._seen_device: set[int] = set()
-        self._lags = array("d")
+        self._channel_lags, self._device_lags = array("d"), array("d")
 
     def count(self, topic: bytes, payload: bytes) -> None:
         """One message. A 64-bit hash stands for topic and timestamp: among a million, hardly ever are two alike."""
         self.bytes += len(payload)
         if _CHANNEL in topic:
             self.channel += 1
-            seen, number = self._seen_channel, self.channel
+            seen, number, lags = self._seen_channel, self.channel, self._channel_lags
         elif _DEVICE in topic:
             self.device += 1
-            seen, number = self._seen_device, self.device
+            seen, number, lags = self._seen_device, self.device, self._device_lags
         else:
             self.other += 1
             return
         at = payload.find(b'"timestamp":') + 12
         seen.add(hash((topic, payload[at : at + 14])))
         if number % SAMPLE == 0:
-            self._lags.append(time.time() - _number_after(payload, b'"server.timestamp":'))
+            lags.append(time.time() - _number_after(payload, b'"server.timestamp":'))
 
-    def report(self) -> dict[str, float]:
-        """The counts, and the lags since the last report."""
-        lags, self._lags = self._lags, array("d")
+    def report(self, has_lags: bool = False) -> dict[str, Any]:
+        """The counts, and the lags since the last report: also one by one where it ``has_lags``."""
+        channel, device = self._channel_lags, self._device_lags
+        self._channel_lags, self._device_lags = array("d"), array("d")
+        lags = channel + device
+        each = {"channel_lags": channel.tolist(), "device_lags": device.tolist()} if has_lags else {}
         return {
+            **each,
             "channel": self.channel,
             "device": self.device,
             "other": self.other,
@@ -118,8 +124,11 @@ def subscribe(address: tuple[str, int], topics: list[str]) -> socket.socket:
 
 
 def _packet(kind: int, body: bytes) -> bytes:
-    assert len(body) < 128
-    return bytes([kind, len(body)]) + body
+    size, left = bytearray(), len(body)
+    while left > 127:
+        size.append(left & 127 | 128)
+        left >>= 7
+    return bytes([kind, *size, left]) + body
 
 
 def _text(text: bytes) -> bytes:
@@ -143,7 +152,7 @@ def _number_after(payload: bytes, name: bytes) -> float:
     return float(payload[at:end])
 
 
-def listen(connection: socket.socket, tally: Tally) -> None:
+def listen(connection: socket.socket, tally: Tally, has_lags: bool = False) -> None:
     """Count until the broker closes the connection."""
     connection.setblocking(False)
     buffer, due = bytearray(), 0.0
@@ -162,7 +171,7 @@ def listen(connection: socket.socket, tally: Tally) -> None:
         _send_all(connection, bytes(acks))
         if (now := time.monotonic()) >= due:
             due = now + REPORT_EVERY
-            print(json.dumps(tally.report()), flush=True)
+            print(json.dumps(tally.report(has_lags)), flush=True)
 
 
 def _send_all(connection: socket.socket, data: bytes) -> None:
@@ -175,10 +184,11 @@ def _send_all(connection: socket.socket, data: bytes) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.subscriber", description=__doc__.partition("\n")[0])
     parser.add_argument("--to", default="127.0.0.1:1883", metavar="HOST:PORT")
+    parser.add_argument("--lags", action="store_true", help="print each lag")
     parser.add_argument("topics", nargs="+", metavar="TOPIC")
     options = parser.parse_args()
     host, _, port = options.to.rpartition(":")
-    listen(subscribe((host, int(port)), options.topics), Tally())
+    listen(subscribe((host, int(port)), options.topics), Tally(), options.lags)
     return 0
 
 
