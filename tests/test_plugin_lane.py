@@ -220,7 +220,7 @@ def test_messages_stay_behind_earlier_ones_when_the_plugin_goes(run, gateway, ho
         await gateway.until_idle()
         assert await gateway.of_log() == [100, 101, 102, 103]
         assert await gateway.of_log(name="asked") == [1, 1, None, None]
-        assert not gateway.deferred.is_away(1)
+        await gateway.until(lambda: not gateway.deferred.is_away(1), "nothing is away")
         before = await gateway.redis.xlen(KEYS.processed)
         await gateway.send(1, 104)
         await gateway.until_logged(5)
@@ -264,7 +264,7 @@ def test_a_device_that_is_deleted_leaves_nothing_behind(run, gateway):
         await gateway.until_idle()
         assert await gateway.of_log(1) == []
         assert await gateway.redis.exists(KEYS.deferred(1)) == 0
-        assert not gateway.deferred.is_away(1)
+        await gateway.until(lambda: not gateway.deferred.is_away(1), "nothing is away")
 
     run(scenario())
 

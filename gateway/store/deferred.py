@@ -169,3 +169,4 @@ class Deferred:
                 pipe.unlink(self._keys.deferred(device_id))
                 pipe.srem(self._keys.deferring, str(device_id))
                 await pipe.execute()
+        self._counts.pop(device_id, None)
