@@ -1,7 +1,7 @@
 """What plugins and streams have in common: a type says what their configuration is, and it can hold passwords.
 
 A configuration is stored as the type's ``Config`` completes it. Its passwords are shown to who may change it, and to
-nobody else; :data:`~gateway.store.views.HIDDEN` in a change stands for what is stored.
+nobody else; :data:`~gateway.store.hiding.HIDDEN` in a change stands for what is stored.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from gateway.api.errors import ApiError
 from gateway.api.items import Json
 from gateway.errors import ExpressionError, GatewayError, ItemError
 from gateway.expressions import compile_expression
+from gateway.store.hiding import HIDDEN, NothingHidden, with_secrets, without_secrets
 from gateway.store.item import Plugin, Stream
-from gateway.store.views import HIDDEN, NothingHidden, with_secrets, without_secrets
 
 Expression = Annotated[
     str, Meta(max_length=100_000, description="an expression; only messages for which it is true; empty: all")

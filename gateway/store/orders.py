@@ -16,10 +16,10 @@ from gateway.store.command import CommandResult, NewCommand, QueuedCommand, resu
 from gateway.store.conversation import Job
 from gateway.store.dispatcher import Dispatcher
 from gateway.store.event_codes import EventCode
+from gateway.store.hiding import without_secrets
 from gateway.store.items import Device
 from gateway.store.outcomes import Books, ForClient, record_of
 from gateway.store.settings import Shadow
-from gateway.store.views import without_secrets
 
 MARGIN = 5.0
 """Seconds that a client waits longer than its command: Redis may be slow to say that it is over."""

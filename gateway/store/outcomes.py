@@ -19,8 +19,8 @@ from gateway.protocols.teltonika.settings import Setting
 from gateway.store.command import CommandResult, QueuedCommand, result_of
 from gateway.store.commands import CommandQueue
 from gateway.store.event_codes import EventCode
+from gateway.store.hiding import without_secrets
 from gateway.store.settings import ATTEMPTS_MOST, DeviceSettings, Shadow
-from gateway.store.views import without_secrets
 
 REPLY_SHOWN = 256
 """Characters of a reply that says nothing of the setting."""
