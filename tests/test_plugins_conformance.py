@@ -43,7 +43,7 @@ each_example = pytest.mark.parametrize(
 
 def explore(bench: Bench, property: object, *strategies: st.SearchStrategy) -> None:
     """Run ``property`` on what the strategies give; fewer times where each costs a connection."""
-    count = 15 if isinstance(bench.plugin, RemotePlugin) else 150
+    count = 15 if isinstance(bench.plugin, RemotePlugin) else 100
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     settings(max_examples=count, deadline=None, suppress_health_check=checks)(given(*strategies)(property))()
 
