@@ -135,7 +135,8 @@ def test_a_command_finds_the_process_that_has_the_connection(run: Run, gateway: 
             for _ in range(50):
                 if holder_of(connection, pids) != before:
                     break
-                connection = await log_in(gateway, 0)  # the older connection is closed
+                older, connection = connection, await log_in(gateway, 0)
+                await older.closed()
             trackers[0] = Obedient(connection, 0)
             result = await _result(client, device, queued["id"])
             assert result["response"] == f"I am {imei(0)}"
@@ -184,6 +185,7 @@ def test_a_device_that_is_away_or_silent_is_said_to_be(run: Run, gateway: Gatewa
             assert "no answer within" in answers[0].json()["errors"][0]["reason"]
             for answer in answers[1:]:
                 assert answer.status_code == 400, answer.text
+            by_id[1].vanish()
             offline = await client.post("/devices/2/commands", json=order)
             assert "not connected" in offline.json()["errors"][0]["reason"]
         assert await gateway.stop() == 0
