@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,13 @@ class Mistaken(Plugin):
 
 @attrs.define
 class Seen:
-    """Seconds: how long trackers waited, how late messages of the channel and of devices without a plugin came."""
+    """Seconds: how long trackers waited, how late messages of the channel and of devices without a plugin came, and the
+    CPU time of the gateway for each record."""
 
     acks: list[float] = attrs.field(factory=list)
     channel: list[float] = attrs.field(factory=list)
     device: list[float] = attrs.field(factory=list)
-
-    def add(self, other: Seen) -> None:
-        self.acks += other.acks
-        self.channel += other.channel
-        self.device += other.device
+    cpu: float = 0.0
 
 
 @attrs.define
@@ -110,15 +107,16 @@ class Neighborhood:
     def switch(self, kind: str, ids: Sequence[int], enabled: bool) -> None:
         """Enable or disable items, and wait until what that brings is done."""
         self.call("PUT", f"{kind}/{','.join(map(str, ids))}", {"enabled": enabled})
-        if not enabled:
-            self.gateway.process.until_idle(IDLE_SECONDS, SETTLE)
+        self.gateway.process.until_idle(IDLE_SECONDS, SETTLE)
 
     def look(self) -> Seen:
         """A while of steady load."""
         self.trackers.run(self.tape, SETTLE, rate=RATE)
         self.reported = Seen()
-        self.trackers.run(self.tape, SECONDS, rate=RATE)
+        used = self.gateway.process.cpu_seconds
+        records = self.trackers.run(self.tape, SECONDS, rate=RATE).records
         time.sleep(SETTLE)
+        self.reported.cpu = (self.gateway.process.cpu_seconds - used) / records
         self.reported.acks += self.trackers.latencies
         return self.reported
 
@@ -181,27 +179,34 @@ def _ids(first: int, last: int) -> str:
 
 
 def _compare(here: Neighborhood, kind: str, ids: Sequence[int], what: str) -> Iterator[Row]:
-    """With and without these neighbors, in turns."""
-    alone, beside = Seen(), Seen()
-    here.gateway.process.until_idle(IDLE_SECONDS, SETTLE)
-    used = ""
-    for _ in range(ROUNDS):
-        alone.add(here.look())
-        here.switch(kind, ids, True)
-        meter = CpuMeter(here.servers)
-        beside.add(here.look())
-        used = meter.note(int(RATE * (SECONDS + SETTLE)))
-        here.switch(kind, ids, False)
-    note = f"{RATE:,} records/s; {ROUNDS} times {SECONDS:g} s each, in turns; {used}"
-    for name, of_alone, of_beside in (
-        ("ack", alone.acks, beside.acks),
-        ("MQTT lag of the channel", alone.channel, beside.channel),
-        ("MQTT lag of other devices", alone.device, beside.device),
-    ):
-        for quantile_name, fraction in (("p50", 0.5), ("p99", 0.99)):
-            values = quantile(of_beside, fraction) * 1e3, quantile(of_alone, fraction) * 1e3
-            yield Row(PART, f"{what}: {name} {quantile_name}", values[0], "ms", values[1], "without them", note)
-            note = ""
+    """With and without these neighbors, in turns; each figure is the median of the rounds."""
+    looks: dict[bool, list[Seen]] = {False: [], True: []}
+    meter = CpuMeter(here.servers)
+    for number in range(ROUNDS):
+        for enabled in (False, True) if number % 2 else (True, False):
+            here.switch(kind, ids, enabled)
+            looks[enabled].append(here.look())
+    here.switch(kind, ids, False)
+    note = f"{ROUNDS} times {SECONDS:g} s each, in turns; {meter.note(int(2 * ROUNDS * RATE * (SECONDS + SETTLE)))}"
+    for name, unit, figure in FIGURES:
+        beside, alone = (statistics.median(map(figure, looks[enabled])) for enabled in (True, False))
+        yield Row(PART, f"{what}: {name}", beside, unit, alone, "without them", note)
+        note = ""
+
+
+def _milliseconds(values: str, fraction: float) -> Callable[[Seen], float]:
+    return lambda seen: quantile(getattr(seen, values), fraction) * 1e3
+
+
+FIGURES = (
+    ("ack p50", "ms", _milliseconds("acks", 0.5)),
+    ("ack p99", "ms", _milliseconds("acks", 0.99)),
+    ("MQTT lag of the channel p50", "ms", _milliseconds("channel", 0.5)),
+    ("MQTT lag of the channel p99", "ms", _milliseconds("channel", 0.99)),
+    ("MQTT lag of other devices p50", "ms", _milliseconds("device", 0.5)),
+    ("MQTT lag of other devices p99", "ms", _milliseconds("device", 0.99)),
+    ("the gateway's CPU time a record", "us", lambda seen: seen.cpu * 1e6),
+)
 
 
 def _storms(here: Neighborhood, streams: Sequence[int]) -> Row:
