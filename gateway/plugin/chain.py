@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -37,6 +38,33 @@ EXCERPT = ("ident", "timestamp", "server.timestamp")
 """What tells which message an entry of the log is about."""
 
 
+class Use:
+    """Who is at work with a plugin: nobody before it is ready, and it is closed when nobody is any more."""
+
+    def __init__(self) -> None:
+        self.is_ready = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._count = 0
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[None]:
+        """Work with it for as long as the block runs."""
+        self._count += 1
+        self._is_idle.clear()
+        try:
+            await self.is_ready.wait()
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._is_idle.set()
+
+    async def ended(self) -> None:
+        """Wait until nobody works with it."""
+        await self._is_idle.wait()
+
+
 @frozen(eq=False)
 class Link:
     """A plugin, as it is assigned to the device."""
@@ -45,6 +73,8 @@ class Link:
     plugin: Plugin
     validate: Expression | None = None
     fields: Mapping[str, Any] = field(factory=dict)
+    use: Use | None = None
+    """Of a plugin that is opened and closed; None: it is always ready."""
 
     def wants(self, message: Message, values: Values) -> bool:
         """Whether the message is for it."""
@@ -164,15 +194,16 @@ class Chain:
         for start in range(0, len(wanted), plugin.batch_most):
             part = wanted[start : start + plugin.batch_most]
             given: list[Message] = [dict(results[index] or {}) for index in part]
+            limit = asyncio.timeout(plugin.time_limit)
             try:
-                async with asyncio.timeout(plugin.time_limit):
+                async with limit, link.use.work() if link.use is not None else nullcontext():
                     answers = await plugin.process_many(given, context)
                 if len(answers) != len(part):
                     raise PluginError(f"{len(answers)} messages came back for {len(part)}")
                 changed = [None if answer is None else _checked(answer) for answer in answers]
             except Exception as error:
                 for index in part:
-                    self._fail(link, _timed(error, plugin.time_limit), results[index] or {})
+                    self._fail(link, _timed(error, limit, plugin.time_limit), results[index] or {})
                 stopped.update(part if plugin.config.on_error == "stop" else ())
                 continue
             for index, message in zip(part, changed, strict=True):
@@ -231,5 +262,6 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _timed(error: Exception, seconds: float) -> Exception:
-    return PluginError(f"no answer within {seconds:g} s") if isinstance(error, TimeoutError) else error
+def _timed(error: Exception, limit: asyncio.Timeout, seconds: float) -> Exception:
+    """A plugin can run into time limits of its own, too."""
+    return PluginError(f"no answer within {seconds:g} s") if limit.expired() else error

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from attrs import define
+from attrs import define, field
 from twisted.logger import Logger
 
 from gateway.errors import ExpressionError, GatewayError
 from gateway.expressions import Expression, compile_expression
 from gateway.plugin.base import Plugin
-from gateway.plugin.chain import EXCERPT, Chain, Link, Trouble
+from gateway.plugin.chain import EXCERPT, Chain, Link, Trouble, Use
 from gateway.plugin.types import PluginType
 from gateway.store import item
 from gateway.store.event_codes import EventCode
@@ -24,6 +24,8 @@ from gateway.store.links import Link as ItemLink
 Record = Callable[..., object]
 OPEN_TIME = 30.0
 """Seconds that a plugin may take to get ready, or to end."""
+MOST_TIME = 120.0
+"""Seconds that a plugin which is changed or removed may go on with what it was given."""
 
 
 @define(eq=False)
@@ -34,6 +36,7 @@ class Running:
     plugin: Plugin | None
     validate: Expression | None = None
     reason: str = ""
+    use: Use = field(factory=Use)
 
 
 class Chains:
@@ -82,14 +85,14 @@ class Chains:
         for plugin_id, link in self._items.links.to("devices", device.id, "plugins").items():
             running = self._running.get(plugin_id)
             if running is not None and running.plugin is not None and running.item.enabled:
-                links.append(Link(running.item, running.plugin, running.validate, link.fields))
+                links.append(Link(running.item, running.plugin, running.validate, link.fields, running.use))
         links.sort(key=lambda link: (link.item.priority, link.item.id))
         return Chain(device, links, self._tell) if links else None
 
     def _start(self, plugin: item.Plugin) -> None:
         running = self._running[plugin.id] = self._made(plugin)
         if running.plugin is not None:
-            self._run(running, running.plugin.open())
+            self._run(running, self._open(running, running.plugin))
         elif running.reason:
             self.log.error("plugin {id} ({name}): {reason}", id=plugin.id, name=plugin.name, reason=running.reason)
             self._record("plugins", plugin.id, EventCode.CONFIGURATION_INVALID, reason=running.reason)
@@ -115,8 +118,7 @@ class Chains:
 
     async def _in_time(self, running: Running, coroutine: Any) -> None:
         try:
-            async with asyncio.timeout(OPEN_TIME):
-                await coroutine
+            await coroutine
         except Exception as error:
             reason = str(error) or type(error).__name__
             self.log.error("plugin {id} ({name}): {reason}", id=running.item.id, name=running.item.name, reason=reason)
@@ -124,7 +126,22 @@ class Chains:
 
     def _end(self, running: Running) -> None:
         if running.plugin is not None:
-            self._run(running, running.plugin.close())
+            self._run(running, self._close(running, running.plugin))
+
+    async def _open(self, running: Running, plugin: Plugin) -> None:
+        try:
+            async with asyncio.timeout(OPEN_TIME):
+                await plugin.open()
+        finally:
+            running.use.is_ready.set()  # what it cannot do without is said of each message
+
+    async def _close(self, running: Running, plugin: Plugin) -> None:
+        try:
+            async with asyncio.timeout(MOST_TIME):
+                await running.use.ended()
+        finally:
+            async with asyncio.timeout(OPEN_TIME):
+                await plugin.close()
 
     # -- what changes
 

@@ -33,6 +33,8 @@ WAITING_MOST = 5000
 """Messages of a device; where more wait, its plugins that ask others are passed by until fewer do."""
 RETRY = 1.0
 """Seconds until Redis is asked again after it failed."""
+MISTAKE_PAUSE = 5.0
+"""Seconds until a device is tried again after a mistake of ours."""
 
 
 class Lane:
@@ -56,6 +58,7 @@ class Lane:
         self._now = now
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
+        self._is_ending = False
         self._gates: dict[tuple[int, ...], asyncio.Semaphore] = {}
         self._recent: dict[int, list[Message]] = {}
         """What was given back of a device last: the registrar may not have registered it yet."""
@@ -67,10 +70,11 @@ class Lane:
                 await self._begin()
                 await asyncio.get_running_loop().create_future()
         finally:
-            for task in self._tasks.values():
+            self._is_ending = True
+            tasks = list(self._tasks.values())
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            self._tasks.clear()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin(self) -> None:
         """With what an earlier run has left."""
@@ -89,6 +93,8 @@ class Lane:
         if device_id in self._tasks:
             self._again.add(device_id)
             return
+        if self._is_ending:
+            return
         task = self._tasks[device_id] = asyncio.ensure_future(self._serve(device_id))
         task.add_done_callback(lambda done: self._ended(device_id, done))
 
@@ -99,7 +105,8 @@ class Lane:
             return
         if task.exception() is not None:
             self.log.error("plugins of device {id}: {error!r}", id=device_id, error=task.exception())
-        if device_id in self._again or task.exception() is not None:
+            asyncio.get_running_loop().call_later(MISTAKE_PAUSE, self.wake, device_id)
+        elif device_id in self._again:
             self._again.discard(device_id)
             self.wake(device_id)
 
@@ -132,8 +139,9 @@ class Lane:
         waiting, length = await self._deferred.head(device.id, BATCH)
         if not waiting:
             return
+        await self._deferred.check_room()  # before others are asked for what could not be given back
         chain = self._chains.of(device)
-        results = await self._processed(device, waiting, _within(chain, length))
+        results = await self._processed(device, waiting, _within(chain, length, len(waiting)))
         await self._deferred.give_back(device.id, device.ident, results)
 
     async def _processed(
@@ -171,13 +179,13 @@ class Lane:
             return None
 
 
-def _within(chain: Chain | None, length: int) -> Chain | None:
+def _within(chain: Chain | None, length: int, count: int) -> Chain | None:
     """The chain, without those who ask others where too many messages of the device wait for them."""
     if chain is None or length <= WAITING_MOST:
         return chain
     for link in chain.links:
         if isinstance(link.plugin, RemotePlugin):
-            metrics.count("plugin_messages_passed_by", BATCH, type=link.plugin.name)
+            metrics.count("plugin_messages_passed_by", count, type=link.plugin.name)
             reason = f"passed by: {length} messages of this device wait, more than {WAITING_MOST}"
             chain.tell(Trouble(link.item, chain.device, reason, False, {}))
     return Chain(chain.device, [link for link in chain.links if not isinstance(link.plugin, RemotePlugin)], chain.tell)

@@ -136,17 +136,21 @@ class Deferred:
         return [Waiting.of(line) for line in lines], length
 
     async def give_back(self, device_id: int, ident: str, results: Sequence[Processed | None]) -> None:
-        """What became of the oldest ones: all of it is stored, or nothing. Raises StoreFull, StoreError."""
+        """What became of the oldest ones: all of it is stored, or nothing. Raises StoreError."""
         lines = b"\n".join(DROPPED if result is None else result.line for result in results)
         with store_errors():
-            if await self._redis.xlen(self._keys.processed) >= PROCESSED_MOST:
-                await self._make_room()
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.execute_command(
                     "XADD", self._keys.processed, "*", "device", device_id, "ident", ident, "messages", lines
                 )
                 pipe.ltrim(self._keys.deferred(device_id), len(results), -1)
                 await pipe.execute()
+
+    async def check_room(self) -> None:
+        """Whether something can be given back. Raises StoreFull where the registrar is far behind; StoreError."""
+        with store_errors():
+            if await self._redis.xlen(self._keys.processed) >= PROCESSED_MOST:
+                await self._make_room()
 
     async def _make_room(self) -> None:
         cursor = await self._redis.hget(self._keys.cursors, self._cursor)
