@@ -37,9 +37,14 @@ inter.broker.listener.name=PLAIN
 listener.security.protocol.map=PLAIN:PLAINTEXT,TLS:SSL,PASSWORD:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 ssl.keystore.type=PEM
 ssl.keystore.location={data}/server.pem
-sasl.enabled.mechanisms=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
 user_{user}="{secret}";
+listener.name.password.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.password.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+super.users=User:{user}
 log.dirs={data}/log
 num.partitions={partitions}
 offsets.topic.replication.factor=1
@@ -60,8 +65,8 @@ broker.heartbeat.interval.ms=200
 class KafkaServer(ServerProcess):
     """A Kafka whose data are in ``directory``; a topic is made when it is first used, with ``partitions``.
 
-    :attr:`address` takes anybody, :attr:`password_address` :data:`USER` with :data:`PASSWORD` (SASL, mechanism PLAIN),
-    :attr:`tls_address` anybody over TLS.
+    :attr:`address` takes anybody, :attr:`password_address` :data:`USER` with :data:`PASSWORD` (SASL, PLAIN or SCRAM),
+    :attr:`tls_address` anybody over TLS. Who is anybody may do all that no access list of the resource forbids.
     """
 
     start_seconds = 60.0
@@ -108,6 +113,8 @@ class KafkaServer(ServerProcess):
     def _format(self) -> None:
         command = [*self._java, "kafka.tools.StorageTool", "format", "--config", str(self._settings)]
         command += ["--cluster-id", CLUSTER]
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+            command += ["--add-scram", f'{mechanism}=[name={USER},password="{PASSWORD}"]']
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"kafka: {done.stdout}{done.stderr}"
 
