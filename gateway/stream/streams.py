@@ -197,6 +197,8 @@ class Streams:
         metrics.forget_gauge("stream_connected", stream=str(change.id))
         if (task := self._running.pop(change.id, None)) is not None:
             task.cancel()
+            self._tasks.add(task)  # it is waited for when all are stopped meanwhile
+            task.add_done_callback(self._tasks.discard)
 
     async def _begin_anew(self, stream: Stream) -> None:
         """End the sender of the stream as it was; two of one stream would deliver everything twice."""
