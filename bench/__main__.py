@@ -10,7 +10,10 @@ from pathlib import Path
 from bench.processes import NotStarted
 from bench.rows import Row, table, write
 
-PARTS = ("decode", "normalize", "mqtt", "ingest", "end_to_end", "idle", "load", "history", "neighbors")
+PARTS = (
+    *("decode", "normalize", "mqtt", "ingest", "end_to_end", "idle", "load", "history"),
+    *("workers", "streams", "neighbors"),
+)
 RESULTS = Path(__file__).parent / "results.json"
 
 

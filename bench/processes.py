@@ -124,20 +124,25 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(
-    readers: bool = True, mqtt_port: int | None = None, telemetry: bool = False, plugin_folder: Path | None = None
+    readers: bool = True,
+    mqtt_port: int | None = None,
+    telemetry: bool = False,
+    plugin_folder: Path | None = None,
+    workers: int = 1,
 ) -> Iterator[Gateway]:
     """The real gateway in a process of its own, with an empty data directory and embedded Redis.
 
     :param readers: False: neither registrar nor publisher runs, only what a tracker waits for
     :param mqtt_port: an external broker on this host; None: the gateway's embedded one
     :param plugin_folder: with types of plugins beside ours
+    :param workers: processes that take connections, in all
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
         port, api_port = free_port(), free_port()
         conf = Path(data_dir) / "gateway.toml"
         mqtt = (mqtt_port or free_port(), mqtt_port is None)
         folders = str(plugin_folder or "")
-        conf.write_text(_configuration(data_dir, port, api_port, readers, *mqtt, telemetry, folders))
+        conf.write_text(_configuration(data_dir, port, api_port, readers, *mqtt, telemetry, folders, workers))
         command = [str(TWISTD), "--nodaemon", f"--pidfile={data_dir}/twistd.pid", "--python", str(ROOT / "twistd.tac")]
         with running(command, "gateway ready", {"GATEWAY_CONF": str(conf)}) as process:
             yield Gateway(process, ("127.0.0.1", port), Path(data_dir), f"http://127.0.0.1:{api_port}")
@@ -152,6 +157,7 @@ def _configuration(
     embedded: bool,
     telemetry: bool,
     folders: str,
+    workers: int,
 ) -> str:
     local = "interface=127.0.0.1"
     broker = (
@@ -163,6 +169,7 @@ def _configuration(
 [gateway]
 data_dir = "{data_dir}"
 readers = {str(readers).lower()}
+workers = {workers}
 plugin_folders = "{folders}"
 [mqtt]
 {broker}
