@@ -34,6 +34,11 @@ def at_least(least: float) -> Check:
     return lambda value: None if value >= least else f"a number not below {least}"
 
 
+def between(least: float, most: float) -> Check:
+    """The value is a number within these bounds."""
+    return lambda value: None if least <= value <= most else f"a number from {least} to {most}"
+
+
 def url_of(*schemes: str) -> Check:
     """The word ``embedded``, or an address with one of these schemes."""
 
@@ -71,7 +76,7 @@ class GatewaySection:
 
     data_dir: str = option("var", "embedded Redis' data and the generated token; relative to the working directory")
     workers: int = option(
-        1, "processes that share the trackers' connections over TCP and TLS; 0: one for each core", at_least(0)
+        1, "processes that share the trackers' connections over TCP and TLS; 0: one for each core", between(0, 64)
     )
     public_host: str = option(
         "", "the host that trackers reach this machine by, shown in a channel's uri; empty: the machine's name"

@@ -29,6 +29,9 @@ READY_TIME = 30.0
 RESTART_FIRST, RESTART_MOST = 1.0, 30.0
 STEADY = 60.0
 """Seconds after which a worker that ends is started again at once."""
+LOOK_EVERY = 5.0
+SILENT_LOOKS = 4
+"""Looks in a row at which a worker had said nothing, until it is killed: it speaks once a second."""
 END_TIME = 5.0
 """Seconds beyond those for packets under way that a worker may take to end."""
 
@@ -42,6 +45,8 @@ class Worker:
     pipe: Pipe[wire.FromWorker]
     desk: Desk
     gone: asyncio.Event = field(factory=asyncio.Event)
+    silent: int = 0
+    """Looks at which it had said nothing."""
 
 
 class Crew:
@@ -88,6 +93,7 @@ class Crew:
         metrics.gauge("workers", lambda: float(len(self._workers)))
         started = await asyncio.gather(*(self._begin(number) for number in range(1, self._count + 1)))
         self._keepers = [asyncio.ensure_future(self._keep(worker)) for worker in started]
+        self._keepers.append(asyncio.ensure_future(self._look_for_silent_ones()))
 
     async def stop(self, timeout: float) -> None:
         """Have all end in order: what they took is stored and acknowledged, ``timeout`` seconds at most."""
@@ -172,6 +178,18 @@ class Crew:
                 except (OperatorError, OSError) as error:
                     self.log.error("{error}", error=str(error))
                     delay = min(delay * 2, RESTART_MOST)
+
+    async def _look_for_silent_ones(self) -> None:
+        """One that hangs would keep its trackers waiting, and get new ones from the kernel."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            for worker in self.workers:
+                worker.silent = 0 if worker.desk.is_heard else worker.silent + 1
+                worker.desk.is_heard = False
+                if worker.silent >= SILENT_LOOKS:
+                    self.log.error("worker process {number} hangs, and is killed", number=worker.number)
+                    with contextlib.suppress(ProcessLookupError):
+                        worker.process.kill()
 
     # -- what they must know
 

@@ -47,6 +47,8 @@ class Desk:
     ) -> None:
         self.number = number
         self.is_ready = False
+        self.is_heard = True
+        """Whether anything came since this was made False."""
         self._channels = channels
         self._writer = writer
         self._observer = observer
@@ -71,6 +73,7 @@ class Desk:
 
     def take(self, message: wire.FromWorker) -> None:
         """What the worker says."""
+        self.is_heard = True
         self._takers[type(message)](message)
 
     def close(self) -> None:

@@ -213,7 +213,10 @@ class Ended(Message):
 
 
 class Figures(Message):
-    """What its counters and histograms grew by: name, labels, and a number, or the buckets and the sum."""
+    """What its counters and histograms grew by: name, labels, and a number, or the buckets and the sum.
+
+    Sent once a second also where they did not grow: a worker that says nothing is stuck.
+    """
 
     counters: list[tuple[str, list[tuple[str, str]], int]]
     histograms: list[tuple[str, list[tuple[str, str]], list[int], float]]

@@ -99,9 +99,7 @@ class Worker:
     def _report(self) -> None:
         if self._channels is not None:
             self._channels.fronts.report_all()
-        figures = self._figures.grown()
-        if figures is not None:
-            self.pipe.send(figures)
+        self.pipe.send(self._figures.grown())
 
     async def _stop(self, channels: FrontChannels, seconds: float) -> None:
         self._is_ending = True
@@ -132,8 +130,8 @@ class FiguresOf:
         self._counted: dict[Any, int] = {}
         self._observed: dict[Any, tuple[list[int], float]] = {}
 
-    def grown(self) -> wire.Figures | None:
-        """Since this was asked last; None: by nothing."""
+    def grown(self) -> wire.Figures:
+        """Since this was asked last."""
         counters = []
         for name, labels, n in metrics.counters():
             more = n - self._counted.get((name, labels), 0)
@@ -147,4 +145,4 @@ class FiguresOf:
             if any(grown):
                 self._observed[name, labels] = list(histogram.buckets), histogram.sum
                 histograms.append((name, list(labels), grown, histogram.sum - total))
-        return wire.Figures(counters, histograms) if counters or histograms else None
+        return wire.Figures(counters, histograms)

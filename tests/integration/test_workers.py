@@ -245,6 +245,22 @@ def test_killed_workers_lose_nothing_that_was_acknowledged(run: Run, gateway: Ga
     run(scenario(), timeout=120)
 
 
+def test_a_worker_that_hangs_is_replaced(run: Run, gateway: Gateway) -> None:
+    """It would keep its trackers waiting, and the kernel would give it new ones."""
+
+    async def scenario() -> None:
+        await gateway.ready()
+        hanging, *others = worker_pids(gateway)
+        os.kill(hanging, signal.SIGSTOP)
+        await gateway.says("hangs, and is killed", 40)
+        await until(lambda: len(worker_pids(gateway)) == len(others) + 1, "another one", 20)
+        assert not is_running(hanging)
+        await asyncio.gather(*(send_packet(gateway.port, Packets(imei(n))) for n in range(TRACKERS)))
+        assert await gateway.stop() == 0
+
+    run(scenario(), timeout=90)
+
+
 def test_all_end_in_order_and_what_was_acknowledged_is_stored(run: Run, gateway: Gateway) -> None:
     """SIGTERM, with trackers under way; also where systemd sends it to every process."""
 
