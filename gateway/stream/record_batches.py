@@ -46,6 +46,8 @@ UNSURE = {7, 20}
 NUMBER_LOST = {45, 47, 49, 59}
 """Out of order, epoch, mapping, unknown producer: the broker knows other numbers than we do."""
 TOO_LARGE = {10, 18}
+LOST = -2
+"""Of ours, beside Kafka's numbers: the connection broke before the answer."""
 
 
 @frozen
@@ -152,15 +154,15 @@ class RecordBatches:
         deadline = asyncio.get_running_loop().time() + TOPIC_WAIT
         with self._errors():
             self._client.add_topic(topic)
-            while not (found := cluster.partitions_for_topic(topic) or set()):
+            while True:
+                await self._client.force_metadata_update()
+                if found := cluster.partitions_for_topic(topic) or set():
+                    return found
                 if topic in cluster.unauthorized_topics:
                     raise RemoteRefused(f"topic {topic}: {_words(29)}", status=29)
                 if asyncio.get_running_loop().time() > deadline:
                     raise RemoteRefused(f"there is no topic {topic}, and the brokers make none{self._because()}")
-                await self._client.force_metadata_update()
-                if not cluster.partitions_for_topic(topic):
-                    await asyncio.sleep(TOPIC_POLL)
-        return found
+                await asyncio.sleep(TOPIC_POLL)
 
     async def refresh(self) -> None:
         """Ask again who leads which partition."""
@@ -210,14 +212,17 @@ class RecordBatches:
         for partition, (_, data) in batches.items():
             topics[partition.topic].append((partition.partition, data))
         request = ProduceRequest(None, ACKS_ALL, self._acks_ms, list(topics.items()))
-        with self._errors():
-            answer = await self._client.send(node, request)
+        try:
+            with self._errors():
+                answer = await self._client.send(node, request)
+        except RemoteUnavailable as error:  # other brokers may have confirmed what they got
+            return {partition: Outcome(count, 0, LOST, str(error)) for partition, (count, _) in batches.items()}
         outcomes = {}
         for topic, partitions in answer.topics:
-            for number, error, *_ in partitions:
+            for number, code, *_ in partitions:
                 partition = TopicPartition(topic, number)
                 count, data = batches[partition]
-                outcomes[partition] = self._outcome(partition, count, len(data), error)
+                outcomes[partition] = self._outcome(partition, count, len(data), code)
         return outcomes
 
     def _outcome(self, partition: TopicPartition, count: int, size: int, error: int) -> Outcome:

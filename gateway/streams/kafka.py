@@ -14,7 +14,7 @@ from aiokafka.helpers import create_ssl_context
 from msgspec import Meta
 
 from gateway.errors import ConfigError, ItemError, RemoteRefused, RemoteUnavailable
-from gateway.stream.record_batches import NUMBER_LOST, TOO_LARGE, Numbers, Outcome, Record, RecordBatches
+from gateway.stream.record_batches import LOST, NUMBER_LOST, TOO_LARGE, Numbers, Outcome, Record, RecordBatches
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
 
 KiB = 1024
@@ -24,6 +24,8 @@ YIELD_AFTER = 200
 """Messages that are prepared until trackers have their turn, some 2 ms."""
 BROKERS_MOST = 32
 CLOSE_TIME = 2.0
+GRACE = 5.0
+"""Seconds that aiokafka waits longer than we do: it would say less of it."""
 ACKS_SHARE = 0.8
 """Of the timeout: what a broker may wait for its replicas, so that its answer comes in time."""
 GZIP = 1
@@ -107,7 +109,7 @@ class Kafka(Target):
             acks_ms=int(config.timeout * ACKS_SHARE * 1000),
             bootstrap_servers=list(config.brokers),
             client_id="avl-gateway",
-            request_timeout_ms=int(config.timeout * 1000),
+            request_timeout_ms=int((config.timeout + GRACE) * 1000),
             security_protocol=("SASL_" if config.sasl != "none" else "") + ("SSL" if config.tls else "PLAINTEXT"),
             ssl_context=context,
             sasl_mechanism=config.sasl.upper(),
@@ -197,11 +199,14 @@ class Kafka(Target):
     ) -> None:
         partition, outcome = next(iter(failures.items()))
         reason = f"partition {partition.partition} of topic {partition.topic}: {outcome.reason}"
-        if any(failure.error in NUMBER_LOST for failure in failures.values()):
+        errors = {failure.error for failure in failures.values()}
+        if errors & NUMBER_LOST:
             self._numbers.forget()
             raise RemoteUnavailable(reason)
+        if LOST in errors:
+            raise RemoteUnavailable(next(failure.reason for failure in failures.values() if failure.error == LOST))
         pause = next(pauses, None)
-        if pause is None or any(failure.error not in ELECTION for failure in failures.values()):
+        if pause is None or errors - ELECTION:
             raise RemoteRefused(reason, status=outcome.error)
         await asyncio.sleep(pause)
         await batches.refresh()
