@@ -48,6 +48,7 @@ docs: .venv/installed
 	$(BIN)/python docs/teltonika_tables.py
 	$(BIN)/python docs/commands_tables.py
 	$(BIN)/python docs/plugins_table.py
+	$(BIN)/python -m docs.streams_table
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -21,29 +21,30 @@ Schema = dict[str, Any]
 
 def tables() -> str:
     """The options of every type, then each type of ours with its own."""
-    common = ["### Options of every type", "", *_table(Config, set()), ""]
+    common = ["### Options of every type", "", *option_table(Config, set()), ""]
     return "\n".join([*common, *(line for type in find_types().values() for line in _section(type))])
 
 
 def _section(type: PluginType) -> Iterator[str]:
-    description = textwrap.fill(_in_code(" ".join(type.description.split())), 120, break_on_hyphens=False)
+    description = textwrap.fill(in_code(" ".join(type.description.split())), 120, break_on_hyphens=False)
     yield from (f"### {type.name}", "", description, "")
-    rows = _table(type.cls.Config, set(Config.__struct_fields__))
+    rows = option_table(type.cls.Config, set(Config.__struct_fields__))
     yield from rows or ["No options of its own."]
     yield ""
 
 
-def _table(config: type[Any], known: set[str]) -> list[str]:
+def option_table(config: type[Any], known: set[str]) -> list[str]:
+    """The options of a ``Config``, but for those that are ``known``, with what they can be."""
     defs = msgspec.json.schema(config)["$defs"]
     options = {name: option for name, option in defs[config.__name__]["properties"].items() if name not in known}
     rows = [
-        f"| `{name}` | {_default(option)} | {_values(option, defs)} | {_in_code(option['description'])} |"
+        f"| `{name}` | {_default(option)} | {_values(option, defs)} | {in_code(option['description'])} |"
         for name, option in options.items()
     ]
     return ["| option | default | can be | meaning |", "|---|---|---|---|", *rows] if rows else []
 
 
-def _in_code(text: str) -> str:
+def in_code(text: str) -> str:
     """Names of parameters are code, where the text of the API has no marks."""
     text = re.sub(r"(?<![\w`%./:@-])((?:[a-z]+\.)+[a-z*]+(?:\.\d)?)(?![\w`/:-])", r"`\1`", text)
     return text.replace("|", "\\|")

@@ -73,9 +73,9 @@ class TestRedis(StreamConformance):
     @pytest.mark.parametrize(
         ("spoil", "said"),
         [
-            (("CONFIG", "SET", "maxmemory", "1"), "command not allowed when used memory > 'maxmemory'"),
-            (("CONFIG", "SET", "requirepass", "s3cret"), "Authentication required"),
-            (("REPLICAOF", "127.0.0.1", "1"), "READONLY"),
+            (("CONFIG", "SET", "maxmemory", "1"), ": OOM command not allowed when used memory > 'maxmemory'."),
+            (("CONFIG", "SET", "requirepass", "s3cret"), ": Authentication required."),
+            (("REPLICAOF", "127.0.0.1", "1"), ": READONLY You can't write against a read only replica."),
             (("SET", "messages", "no stream"), "WRONGTYPE"),
             (("CONFIG", "SET", "min-replicas-to-write", "1"), "NOREPLICAS"),
         ],
@@ -162,6 +162,23 @@ class TestRedis(StreamConformance):
             await carrier.until(lambda: carrier.state(wrong).error, "it is refused")
             assert "invalid username-password pair" in carrier.state(wrong).error
             assert "s3cr" not in str(carrier.events) + repr(carrier.state(wrong))
+
+        run(check())
+
+    def test_a_user_with_few_rights_is_enough(self, run, kit, carrier):
+        """Those that the documentation names."""
+
+        async def check() -> None:
+            rights = ["on", ">p", "~trackers:*", "+ping", "+multi", "+exec", "+xadd"]
+            kit.ask("ACL", "SETUSER", "gateway", *rights)
+            url = f"redis://gateway:p@127.0.0.1:{kit.target.port}"
+            stream = await carrier.stream("redis", {"url": url, "key": "trackers:all"})
+            other = await carrier.stream("redis", {"url": url, "key": "others"})
+            await carrier.receive({"n": 0})
+            await carrier.until(lambda: carrier.state(stream).counters.delivered == 1, "it is delivered")
+            await carrier.until(
+                lambda: ": NOPERM this user has no" in carrier.state(other).error, "this key is not for it"
+            )
 
         run(check())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -190,14 +191,26 @@ def _refusal(error: Exception, place: str = "") -> RemoteError:
     return RemoteRefused(text, answer=said)
 
 
+PREFIXES = {
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.OutOfMemoryError: "OOM",
+}
+"""What the library takes off an answer, and people look for."""
+QUOTED = re.compile(r"Command # .* caused error: \((?P<sign>['\"])(?P<said>.*)(?P=sign),\)", re.DOTALL)
+
+
 def _said(error: Exception) -> str:
     """The answer. Errors of pipelines quote the command before it, and with it a message."""
-    said = str(error) or type(error).__name__
-    if said.startswith("Command # "):
-        said = said.rpartition("caused error: ")[2]
-    said = f"LOADING {said}" if isinstance(error, redis.exceptions.BusyLoadingError) else said
-    said = f"READONLY {said}" if isinstance(error, redis.exceptions.ReadOnlyError) else said
-    return " ".join(said.split())[:REASON_MOST]
+    text = str(error) or type(error).__name__
+    quoted = QUOTED.fullmatch(text)
+    if quoted is not None:
+        text = quoted["said"]
+    elif text.startswith("Command # "):
+        text = text.rpartition("caused error: ")[2]
+    prefix = PREFIXES.get(type(error), "")
+    return " ".join(f"{prefix} {text}".split())[:REASON_MOST]
 
 
 def _is_of_key(error: Exception) -> bool:
