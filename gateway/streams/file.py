@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import stat
@@ -130,7 +131,8 @@ class Lines:
         """Harmless where it is not open."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # what was confirmed is synchronized
+                os.close(fd)
 
     def write(self, data: bytes) -> None:
         """Append whole lines; they are on the disk afterwards, if they are synchronized."""

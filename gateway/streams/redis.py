@@ -191,7 +191,7 @@ def _refusal(error: Exception, place: str = "") -> RemoteError:
     return RemoteRefused(text, answer=said)
 
 
-PREFIXES = {
+PREFIXES: dict[type[Exception], str] = {
     redis.exceptions.BusyLoadingError: "LOADING",
     redis.exceptions.ReadOnlyError: "READONLY",
     redis.exceptions.NoPermissionError: "NOPERM",
