@@ -41,7 +41,8 @@ OF_THE_RULES = ("23", "P0")
 OF_THE_CONNECTION = ("08", "25", "26", "57P", "42P01", "42703", "42P05", "42P10")
 """Lost; read-only, as after a failover; a prepared statement is gone or taken; shutdown. And the table, a column or the
 key are gone, which are made at the opening."""
-PREPARED = ("26000", "42P05")
+OF_A_POOLER = ("08P01", "26000", "42P05")
+"""A setting that it does not know; a prepared statement is gone or taken."""
 
 ColumnName = Annotated[str, Meta(pattern=f"^{IDENTIFIER}$", description="letters, digits and _")]
 
@@ -145,7 +146,8 @@ class Postgresql(Target):
         if connection is None:
             return
         try:
-            await connection.close(timeout=CLOSE_TIME)
+            async with asyncio.timeout(CLOSE_TIME):
+                await connection.close()
         except Exception:  # it is lost, or answers nothing
             connection.terminate()
         await asyncio.sleep(0)  # the transport is told of its end in the next turn of the loop
@@ -254,7 +256,7 @@ class Postgresql(Target):
 
     def _error(self, error: Any) -> GatewayError:
         state, reason = error.sqlstate or "", _reason(error)
-        if state in PREPARED:
+        if state in OF_A_POOLER:
             reason += "; behind pgbouncer or another pooler set statement_cache_size to 0"
         if state.startswith(OF_THE_MESSAGE) or (state.startswith(OF_THE_RULES) and self.config.refused == "skip"):
             return _MessageRefused(reason)
