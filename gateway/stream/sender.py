@@ -29,6 +29,9 @@ DELIVER_TIME = 150.0
 CLOSE_TIME = 5.0
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0
 STORE_RETRY = 1.0
+GATHER = 0.1
+"""Seconds between two looks at the logs, unless a batch was full: each look, request and cursor costs as much as many
+messages, and trackers wait meanwhile. What comes after a silence is delivered at once."""
 NEWS_WAIT = 1.0
 """Seconds that a stream with nothing to do waits for something new; then it looks by itself."""
 REJECTIONS_TOLD = 10
@@ -73,6 +76,7 @@ class Sender:
         self._limit: int = target.config.limit_messages
         self._is_open = False
         self._is_holding = False
+        self._looked_at = float("-inf")
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -99,14 +103,16 @@ class Sender:
         await self._expire()
         if not self._is_open and not await self._open():
             return
-        await self._queue.fill(self._limit)
-        batch = self._queue.head(self._limit)
+        limit, self._looked_at = self._limit, time.monotonic()
+        await self._queue.fill(limit)
+        batch = self._queue.head(limit)
         if not batch:
             await self._queue.settle()
             await self._wait_for_news(NEWS_WAIT)
-            return
-        if await self._deliver(batch):
+        elif await self._deliver(batch):
             await self._queue.confirm()
+        if len(batch) < limit:
+            await asyncio.sleep(max(0.0, self._looked_at + GATHER - time.monotonic()))
 
     async def _expire(self) -> None:
         """What is older than ``queue_ttl`` is given up, and the log says how much that was."""
