@@ -125,6 +125,14 @@ def _new_paho(credentials: Credentials) -> _Paho:
     return client
 
 
+def _kernel_socket(transport: Any) -> socket.socket | None:
+    """What is below TLS, if there is any."""
+    while (below := getattr(transport, "transport", None)) is not None:
+        transport = below
+    handle = transport.getHandle()
+    return handle if isinstance(handle, socket.socket) else None
+
+
 @implementer(IPushProducer)
 class Connection(Protocol):
     """``accepted`` gives the broker's limits or BrokerUnavailable; ``ended`` why the connection is gone, as text."""
@@ -142,6 +150,7 @@ class Connection(Protocol):
         self._loop = loop
         self._out: list[bytes] = []
         self._is_flush_due = False
+        self._kernel_socket: socket.socket | None = None
         self._is_up = False
         self._is_closing = False
         self._is_aborted = False
@@ -163,6 +172,7 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         self._is_up = True
+        self._kernel_socket = _kernel_socket(self.transport)
         self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]  # one write a turn is coalescing enough
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
         self._paho.reconnect()
@@ -188,11 +198,10 @@ class Connection(Protocol):
         """Let the kernel acknowledge what it received, instead of waiting 40 ms for data of ours to carry that.
 
         A broker that has not turned Nagle's algorithm off (Mosquitto by default) holds back all PUBACKs but the first
-        until then. Linux forgets the option with each segment. Under TLS there is no socket to be had.
+        until then. Linux forgets the option with each segment.
         """
-        handle = self.transport.getHandle()  # type: ignore[union-attr]
-        if isinstance(handle, socket.socket) and QUICK_ACK is not None:
-            handle.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+        if self._kernel_socket is not None and QUICK_ACK is not None:
+            self._kernel_socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
     def read_puback(self, packet: bytes) -> tuple[int, int]:
         """Packet id and reason code. Raises PeerError."""
@@ -200,6 +209,7 @@ class Connection(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._is_up = False
+        self._kernel_socket = None
         if self._misc.running:
             self._misc.stop()
         text = self._reason or reason.getErrorMessage()
