@@ -39,7 +39,7 @@ format: .venv/installed-for-development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: .venv/installed
+docs: .venv/installed-for-development
 	$(BIN)/python -m gateway.parameters >docs/parameters.md
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/metrics_table.py

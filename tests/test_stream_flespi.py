@@ -221,6 +221,22 @@ def test_a_refusal_of_single_messages_sends_the_others_once_more(run, http_targe
     run(check())
 
 
+def test_where_no_device_took_them_none_is_delivered(run, http_target):
+    """Also beside an error of one of them."""
+
+    async def check() -> None:
+        http_target.default = Answer(200, b'{"result": [], "errors": [{"reason": "no number", "index": 1}]}')
+        target = made(url=http_target.url, token="t")
+        messages = batch("a", "a", "a")
+        rejections = await target.deliver(messages)
+        reasons = {rejection.index: rejection.reason[:9] for rejection in rejections}
+        assert reasons == {0: "no device", 1: "no number", 2: "no device"}
+        assert not any(outgoing.is_done for outgoing in messages)
+        await target.close()
+
+    run(check())
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -141,10 +141,11 @@ def _refused(answer: Answer, part: Part) -> list[Rejection]:
     if answer.status == 200 and len(by_index) < len(errors):
         others = [error for error in errors if not _is_of_message(error, part)]
         raise RemoteRefused(f"the answer has an error: {_reason(others[0])}", status=200, answer=answer.excerpt)
-    if answer.status == 200 and not results and not errors:
-        reason = f"no device there has the ident {part[0][1].ident!r}, or the token may not see it"
-        return [Rejection(index, reason) for index, _ in part]
-    return [Rejection(part[at][0], _reason(error)) for at, error in by_index.items()]
+    reasons = {at: _reason(error) for at, error in by_index.items()}
+    if answer.status == 200 and not results:
+        nobody = f"no device there has the ident {part[0][1].ident!r}, or the token may not see it"
+        reasons = {at: reasons.get(at, nobody) for at in range(len(part))}
+    return [Rejection(part[at][0], reason) for at, reason in reasons.items()]
 
 
 def _read(answer: Answer) -> tuple[list[Any], list[dict[str, Any]]]:
