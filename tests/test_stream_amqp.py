@@ -17,7 +17,7 @@ from tests.stream_conformance import Kit, StreamConformance
 from tests.streaming import numbers, without_repetitions
 from tests.targets.rabbit import RabbitServer
 
-MESSAGE_MOST = 20_000
+MESSAGE_MOST, FRAME_MOST = 20_000, 8192
 _ordinals = itertools.count(1)
 
 
@@ -26,7 +26,7 @@ def server(tmp_path_factory):
     """One for all tests of this module, which stop and start it: a start takes seconds."""
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
     with (server.data / "rabbitmq.conf").open("a") as settings:
-        settings.write(f"max_message_size = {MESSAGE_MOST}\n")
+        settings.write(f"max_message_size = {MESSAGE_MOST}\nframe_max = {FRAME_MOST}\n")
     with server:
         yield server
 
@@ -122,6 +122,20 @@ class TestAmqp(StreamConformance):
             assert properties.app_id == "avl-gateway"
             assert properties.headers == {"ident": "a", "device.id": device.id}
             assert properties.timestamp.timestamp() == int(carrier.time)
+
+        run(check())
+
+    def test_messages_of_any_size_arrive_each_with_an_id(self, run, kit, carrier):
+        """Those of two and three frames as well."""
+
+        async def check() -> None:
+            await carrier.stream("amqp", {**kit.configuration(), "limit_messages": 1000, "window": 70})
+            texts = ["y" * (100 * n) for n in range(180)]
+            for n in range(0, 180, 10):
+                await carrier.receive(*({"n": m, "text": texts[m]} for m in range(n, n + 10)))
+            messages = await self.arrived(kit, carrier, 180)
+            assert [message["text"] for message in messages] == texts
+            assert len({message.header.properties.message_id for message in kit.taken}) == 180
 
         run(check())
 

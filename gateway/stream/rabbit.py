@@ -7,6 +7,7 @@ itself and needs the other in batches. All errors of the library end here.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import aiormq
 from aiormq import spec
+from aiormq.abc import ChannelFrame, FrameType
 from aiormq.channel import Channel
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import (
@@ -28,6 +30,8 @@ from aiormq.exceptions import (
     InvalidFrameError,
     PublishError,
 )
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
 from yarl import URL
 
 from gateway.errors import RemoteError, RemoteRefused, RemoteUnavailable
@@ -36,6 +40,8 @@ CLOSE_TIME = 3.0
 PRECONDITION_FAILED = 406
 """What RabbitMQ closes the channel with when a message is too large, or its properties cannot be."""
 NO_ROUTE = 312
+AT_ONCE = 50
+"""Messages that are made ready until trackers have their turn, some 3 ms."""
 CODES = {
     ChannelAccessRefused: 403,
     ChannelNotFoundEntity: 404,
@@ -44,7 +50,7 @@ CODES = {
 }
 """The library has classes for them, and drops the numbers."""
 
-Publishing = asyncio.Future[Any]
+Confirmation = asyncio.Future[Any]
 
 
 class Publication(NamedTuple):
@@ -75,6 +81,8 @@ class RabbitLink:
         self._transport = _Transport(context)
         self._connection = aiormq.Connection(url, transport_factory=self._transport)
         self._channel: Channel | None = None
+        self._id = secrets.token_hex(8)
+        self._published = 0
 
     async def open(self) -> Channel:
         """The channel, for declarations. Raises RemoteUnavailable."""
@@ -105,7 +113,7 @@ class RabbitLink:
         writer = self._transport.writer
         if writer is None:
             return
-        closing = asyncio.ensure_future(self._connection.close())
+        closing = asyncio.gather(self._connection.close(), return_exceptions=True)
         try:
             await asyncio.wait([closing], timeout=CLOSE_TIME)
         finally:
@@ -113,33 +121,56 @@ class RabbitLink:
             closing.cancel()
         await asyncio.wait([closing], timeout=CLOSE_TIME)
 
-    def publish(self, channel: Channel, publications: Sequence[Publication], *, is_mandatory: bool) -> list[Publishing]:
-        """Send them in order; each ends when it is confirmed. :func:`answers_of` says how."""
+    async def publish(
+        self, publications: Sequence[Publication], sent: list[Confirmation], *, is_mandatory: bool
+    ) -> None:
+        """Send them in order; ``sent`` gets a future for each. :func:`answers_of` says what became of it.
+
+        This is the library's ``basic_publish`` for many: that one makes a task, two locks and a system call of each
+        message, and takes twice the time. Where it breaks off, the connection has to be closed.
+        """
+        channel = await self.channel()
+        with border():
+            async with channel.lock:
+                for begin in range(0, len(publications), AT_ONCE):
+                    frames = [
+                        frame
+                        for one in publications[begin : begin + AT_ONCE]
+                        for frame in self._frames(channel, one, sent, is_mandatory)
+                    ]
+                    await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
+
+    def _frames(
+        self, channel: Channel, one: Publication, sent: list[Confirmation], is_mandatory: bool
+    ) -> list[FrameType]:
+        """Of a message, whose confirmation is expected from now on."""
+        channel.delivery_tag += 1
+        self._published += 1
+        message_id = one.properties.message_id = f"{self._id}-{self._published:x}"
+        confirmation = channel.create_future()
+        channel.confirmations[channel.delivery_tag] = confirmation
+        # by which the library knows what was returned
+        channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+        confirmation.add_done_callback(lambda _: channel.message_id_delivery_tag.pop(message_id, None))
+        sent.append(confirmation)
+        most = channel.max_content_size
         return [
-            asyncio.ensure_future(
-                channel.basic_publish(
-                    one.body,
-                    exchange=one.exchange,
-                    routing_key=one.routing_key,
-                    properties=one.properties,
-                    mandatory=is_mandatory,
-                    wait=False,
-                )
-            )
-            for one in publications
+            spec.Basic.Publish(exchange=one.exchange, routing_key=one.routing_key, mandatory=is_mandatory),
+            ContentHeader(properties=one.properties, body_size=len(one.body)),
+            *[ContentBody(one.body[begin : begin + most]) for begin in range(0, len(one.body), most)],
         ]
 
 
-async def answers_of(publishing: Sequence[Publishing], found: dict[int, RemoteError | None]) -> None:
+async def answers_of(sent: Sequence[Confirmation], found: dict[int, RemoteError | None]) -> None:
     """Wait for all confirmations; ``found`` has them by place, also when this is cancelled. None: it was confirmed.
 
     RemoteRefused with status 406 or 312 speaks of the message. Where the channel or the connection ended, all that
     was not confirmed has that error.
     """
     try:
-        await asyncio.wait(publishing)
+        await asyncio.wait(sent)
     finally:
-        for place, one in enumerate(publishing):
+        for place, one in enumerate(sent):
             if not one.done():
                 one.cancel()
             elif one.cancelled():

@@ -16,7 +16,15 @@ from yarl import URL
 from gateway.errors import ItemError, RemoteError, RemoteRefused, RemoteUnavailable
 from gateway.stream.addresses import check_uri
 from gateway.stream.order import mark_delivered
-from gateway.stream.rabbit import NO_ROUTE, PRECONDITION_FAILED, Publication, RabbitLink, answers_of, border
+from gateway.stream.rabbit import (
+    NO_ROUTE,
+    PRECONDITION_FAILED,
+    Confirmation,
+    Publication,
+    RabbitLink,
+    answers_of,
+    border,
+)
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
 from gateway.stream.template import Template, check_template
 from gateway.stream.tls import CaFile, CertFile, KeyFile, check_files, tls_context
@@ -192,10 +200,10 @@ class Amqp(Target):
         ready = self._made_ready(batch, part, rejections)
         if not ready:
             return
-        channel = await link.channel()
+        sent: list[Confirmation] = []
         answers: dict[int, RemoteError | None] = {}
-        sent = link.publish(channel, [one for _, one in ready], is_mandatory=self.config.mandatory)
         try:
+            await link.publish([one for _, one in ready], sent, is_mandatory=self.config.mandatory)
             await answers_of(sent, answers)
         finally:
             for place, error in answers.items():
