@@ -214,6 +214,20 @@ def test_the_records_of_an_ident_have_it_as_key_and_are_in_one_partition_in_orde
     run(check())
 
 
+@pytest.mark.parametrize(
+    ("key", "expected"), [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536)]
+)
+def test_partitions_are_those_of_kafkas_own_clients(run, topic, key, expected):
+    """The numbers are from Kafka's UtilsTest.testMurmur2."""
+
+    async def check() -> None:
+        assert not await topic.deliver({"ident": key.decode(), "n": 0})
+        (record,) = await topic.cluster.records(topic.name)
+        assert record.partition == (expected & 0x7FFFFFFF) % 3
+
+    run(check())
+
+
 def test_the_topic_has_what_its_masks_say(run, topic):
     async def check() -> None:
         template = topic.name + ".%ident%.%device.id%.%channel.id%"

@@ -14,7 +14,7 @@ import pytest
 from gateway.errors import ConfigError, ItemError, RemoteRefused, RemoteUnavailable
 from gateway.store.event_codes import EventCode
 from gateway.stream.rows import CONVERTED, Column, create_table
-from gateway.stream.target import Outgoing, StreamInfo
+from gateway.stream.target import Outgoing, Rejection, StreamInfo
 from gateway.streams.postgresql import Postgresql
 from tests.stream_conformance import Kit, StreamConformance
 from tests.targets.postgres import QUOTED_PASSWORD, PostgresServer
@@ -277,6 +277,17 @@ def test_bad_messages_are_found_among_good_ones(run, table):
         assert reasons[18] == "timestamp should be UNIX seconds of the years 1 to 9999, not 1e+300"
         assert reasons[50] == "timestamp should be UNIX seconds of the years 1 to 9999, not 'today'"
         assert len(await table.rows()) == 97
+
+    run(check())
+
+
+def test_a_value_beyond_a_column_that_was_there_before_is_rejected(run, table):
+    async def check() -> None:
+        await table.sql(f"{create_table('messages')}; ALTER TABLE messages ADD n smallint")
+        messages = [{"n": n, "timestamp": 1795000000 + n} for n in (1, 40000, 2)]
+        (rejection,) = await table.deliver(*messages, columns=_columns(n="bigint"))
+        assert rejection == Rejection(1, "smallint out of range (22003)")
+        assert await table.rows("n") == [(1,), (2,)]
 
     run(check())
 
