@@ -105,6 +105,23 @@ class TestAmqp(StreamConformance):
     def kit(self, server):
         return AmqpKit(server)
 
+    def test_connections_that_are_cut_again_and_again_lose_nothing(self, run, kit, carrier):
+        async def check() -> None:
+            stream = await carrier.stream("amqp", {**kit.configuration(), "limit_messages": 20, "window": 5})
+            for n in range(0, 400, 4):
+                await carrier.receive(*({"n": n + m} for m in range(4)), ident="ab"[n % 8 // 4])
+            for goal in range(50, 400, 50):
+                await carrier.until(lambda goal=goal: len(kit.taken) >= goal, f"{goal} are there")
+                kit.proxy.cut()
+            messages = await self.arrived(kit, carrier, 400)
+            for ident in "ab":
+                order = without_repetitions(numbers(messages, ident))
+                assert order == sorted(order)
+            assert kit.proxy.accepted > 2
+            await carrier.until(lambda: carrier.state(stream).counters.delivered == 400, "all are counted")
+
+        run(check(), 60)
+
     def test_a_message_has_its_key_and_properties_and_is_persistent(self, run, kit, carrier):
         async def check() -> None:
             key = "%stream.id%.%channel.id%.%device.id%.%device.name%.%ident%"

@@ -20,7 +20,7 @@ from gateway.streams.mqtt import Mqtt
 from tests.authority import Authority
 from tests.brokers import Mosquitto, Proxy, Received, Subscriber
 from tests.stream_conformance import Kit, StreamConformance
-from tests.streaming import numbers
+from tests.streaming import numbers, without_repetitions
 
 MAY_WRITE, MAY_READ = "topic readwrite #\n", "topic read #\n"
 MESSAGE_MOST = 20_000
@@ -121,6 +121,23 @@ class TestMqtt(StreamConformance):
     @pytest.fixture
     def kit(self, mosquitto_program, tmp_path):
         return MqttKit(mosquitto_program, tmp_path)
+
+    def test_connections_that_are_cut_again_and_again_lose_nothing(self, run, kit, carrier):
+        async def check() -> None:
+            stream = await carrier.stream("mqtt", {**kit.configuration(), "limit_messages": 20, "window": 5})
+            for n in range(0, 400, 4):
+                await carrier.receive(*({"n": n + m} for m in range(4)), ident="ab"[n % 8 // 4])
+            for goal in range(50, 400, 50):
+                await carrier.until(lambda goal=goal: len(kit.messages()) >= goal, f"{goal} are there")
+                kit.proxy.cut()
+            messages = await self.arrived(kit, carrier, 400)
+            for ident in "ab":
+                order = without_repetitions(numbers(messages, ident))
+                assert order == sorted(order)
+            assert kit.proxy.accepted > 2
+            await carrier.until(lambda: carrier.state(stream).counters.delivered == 400, "all are counted")
+
+        run(check(), 60)
 
     def test_each_message_goes_to_its_topic_with_qos_1_and_properties(self, run, kit, carrier):
         async def check() -> None:

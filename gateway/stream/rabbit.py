@@ -7,6 +7,7 @@ itself and needs the other in batches. All errors of the library end here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import ssl
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,9 @@ CODES = {
 """The library has classes for them, and drops the numbers."""
 
 Confirmation = asyncio.Future[Any]
+
+# it warns of each attempt, with tracebacks; what comes of it is told once, as the stream's error
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
 class Publication(NamedTuple):
@@ -186,6 +190,12 @@ def border() -> Iterator[None]:
     try:
         yield
     except (AMQPError, OSError, EOFError, RuntimeError) as error:
+        raise error_of(error) from None
+    except asyncio.CancelledError as error:
+        # the library cancels what waits for a connection that ends, and that is not the end of the stream
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
         raise error_of(error) from None
 
 
