@@ -7,11 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 
-from bench.processes import free_port, running
+from bench.processes import free_port, running, running_mosquitto
+from tests.targets.kafka import KafkaServer
+from tests.targets.postgres import PostgresServer, postgres_directory
+from tests.targets.rabbit import RabbitServer
+from tests.targets.redis import RedisTarget
+
+T = TypeVar("T", KafkaServer, PostgresServer, RabbitServer, RedisTarget)
 
 
 @frozen
@@ -42,7 +48,71 @@ def _file(directory: Path) -> Iterator[Setup]:
     yield Setup("file", {"path": str(directory / "messages.jsonl")})
 
 
+@contextlib.contextmanager
+def _mqtt(directory: Path) -> Iterator[Setup]:
+    with running_mosquitto() as (_, port):
+        yield Setup("mqtt", {"uri": f"mqtt://127.0.0.1:{port}"})
+
+
+@contextlib.contextmanager
+def _kafka(directory: Path) -> Iterator[Setup]:
+    with _server(KafkaServer, directory) as server:
+        yield Setup("kafka", {"brokers": [server.address], "topic": "bench"})
+
+
+@contextlib.contextmanager
+def _amqp(directory: Path) -> Iterator[Setup]:
+    with _server(RabbitServer, directory) as server:
+        own = {"exchange": "bench", "exchange_type": "fanout", "queue": "bench"}
+        yield Setup("amqp", {"uri": server.url, **own})
+
+
+@contextlib.contextmanager
+def _redis(directory: Path) -> Iterator[Setup]:
+    with _server(RedisTarget, directory) as server:
+        yield Setup("redis", {"url": server.url})
+
+
+@contextlib.contextmanager
+def _postgresql(directory: Path) -> Iterator[Setup]:
+    with postgres_directory() as place, _server(PostgresServer, place) as server:
+        yield Setup("postgresql", {"uri": server.url})
+
+
+@contextlib.contextmanager
+def _flespi(directory: Path) -> Iterator[Setup]:
+    with _web(directory) as url:
+        yield Setup("flespi", {"uri": f"{url}/in"})
+
+
+@contextlib.contextmanager
+def _traccar(directory: Path) -> Iterator[Setup]:
+    with _web(directory) as url:
+        yield Setup("traccar", {"uri": url, "receiver": "flespi"})
+
+
+@contextlib.contextmanager
+def _osmand(directory: Path) -> Iterator[Setup]:
+    with _web(directory) as url:
+        yield Setup("traccar", {"uri": f"{url}/", "receiver": "osmand"}, limit=100, count=5000)
+
+
+@contextlib.contextmanager
+def _server(kind: Callable[[Path], T], directory: Path) -> Iterator[T]:
+    """A server of the tests. What its start writes goes to standard error: standard output has the result."""
+    with kind(directory) as server:
+        yield server
+
+
 TARGETS: dict[str, Callable[[Path], AbstractContextManager[Setup]]] = {
     "http": _http,
     "file": _file,
+    "mqtt": _mqtt,
+    "kafka": _kafka,
+    "amqp": _amqp,
+    "redis": _redis,
+    "postgresql": _postgresql,
+    "flespi": _flespi,
+    "traccar": _traccar,
+    "traccar, OsmAnd": _osmand,
 }

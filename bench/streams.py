@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bench.mqtt import messages
 from bench.processes import ROOT, NotStarted
 from bench.rows import Row
 from bench.stream_targets import TARGETS, Setup
+from gateway.stream.target import Outgoing, Rejection, Target
 
 PART = "streams"
 PER_ENTRY = 10
@@ -59,9 +60,16 @@ def _measure(name: str) -> dict[str, float]:
 # -- in a process of its own
 
 
+class Nothing(Target):
+    """Takes everything, and throws it away."""
+
+    async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
+        return []
+
+
 @contextlib.contextmanager
 def _nothing(directory: Path) -> Iterator[Setup]:
-    yield Setup("file", {"path": "/dev/null", "synchronize": False, "rotate_mb": 0})
+    yield Setup("nothing", {})
 
 
 async def _deliver(name: str, setup: Setup, directory: Path, count: int) -> dict[str, float]:
@@ -69,7 +77,7 @@ async def _deliver(name: str, setup: Setup, directory: Path, count: int) -> dict
     from gateway.store.embedded import EmbeddedRedis
     from gateway.store.items import Items, Link
     from gateway.store.keys import ShardKeys
-    from gateway.stream.protocols import find_protocols
+    from gateway.stream.protocols import StreamProtocol, find_protocols
     from gateway.stream.streams import Streams
 
     server = EmbeddedRedis(directory / "store", appendfsync="no")
@@ -78,7 +86,8 @@ async def _deliver(name: str, setup: Setup, directory: Path, count: int) -> dict
     items = Items(redis)
     await items.load()
     await items.create_channel(name="bench", protocol_id=14)
-    streams = Streams(redis, keys, items, find_protocols())
+    protocols = {**find_protocols(), "nothing": StreamProtocol("nothing", Nothing)}
+    streams = Streams(redis, keys, items, protocols)
     limit = setup.limit or LIMIT
     configuration = {**setup.configuration, "limit_messages": limit}
     stream = await items.create_stream(name=name, protocol=setup.protocol, configuration=configuration, enabled=False)
