@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -133,7 +134,7 @@ def _of(ident: str, text: bytes) -> bytes:
     return b'{"ident":"%b",%b,' % (ident.encode(), position) + text[1:]
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__.partition("\n")[0])
     parser.add_argument("name", choices=["nothing", *TARGETS])
     parser.add_argument("--count", type=int, default=COUNT)
@@ -150,8 +151,8 @@ def main() -> int:
         reactor.startRunning(installSignalHandlers=False)  # type: ignore[attr-defined]
         result = loop.run_until_complete(_deliver(options.name, setup, Path(directory), options.count))
     print(json.dumps(result), flush=True)
-    return 0
+    os._exit(0)  # threads of the reactor would keep the process
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
