@@ -16,9 +16,10 @@ from gateway.channel.connections import Limits
 from gateway.errors import EncodeError, NotCommitted
 from gateway.store.gate import Gate
 from gateway.workers import wire
+from gateway.workers.asking import PENDING_BYTES, Doorkeeper, FrontWriter
 from gateway.workers.crew import worker_count
 from gateway.workers.desk import stamped
-from gateway.workers.front import LATE_COMMAND, PENDING_BYTES, Doorkeeper, FrontLines, FrontWriter
+from gateway.workers.ordered import LATE_COMMAND, FrontLines
 from gateway.workers.pipe import AT_ONCE, Pipe, open_pipe
 from gateway.workers.sharing import shared_spec
 from gateway.workers.worker import FiguresOf

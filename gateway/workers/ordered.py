@@ -1,0 +1,125 @@
+"""Commands that come over the pipe: each goes out when its connection's line is free, and its answer goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from gateway.channel.lines import Lines, Link, Stranger
+from gateway.errors import GatewayError
+from gateway.store.item import Device
+from gateway.store.items import Channel
+from gateway.workers import wire
+from gateway.workers.asking import Doorkeeper, Send
+
+LATE_COMMAND = 1.0
+"""Seconds after which a command that could not go out yet, and is not waited for any longer, is dropped."""
+
+
+@define(eq=False)
+class Pending:
+    """A command of the first process on its way to a tracker."""
+
+    payload: bytes
+    codec_id: int
+    at: float
+    is_sent: bool = False
+    is_abandoned: bool = False
+
+
+class FrontLines(Lines):
+    """Commands go out when the line is free; answers go to the first process."""
+
+    def __init__(self, send: Send, doorkeeper: Doorkeeper, now: Callable[[], float]) -> None:
+        self._send = send
+        self._doorkeeper = doorkeeper
+        self._now = now
+        self._lines: dict[int, Any] = {}
+        """By line: the connection."""
+        self._pending: dict[Any, Pending] = {}
+        self._strangers: dict[Any, Stranger] = {}
+
+    # -- what connections say
+
+    def connected(self, device: Device, channel: Channel, link: Link) -> None:
+        self._lines[device.id] = link
+
+    def met(self, stranger: Stranger, channel: Channel, link: Link) -> bool:
+        self._lines[stranger.line_id] = link
+        self._strangers[link] = stranger
+        return True
+
+    def model_of(self, channel: Channel, ident: str) -> str | None:
+        return self._doorkeeper.of(channel.id, ident).model
+
+    def disconnected(self, device_id: int, link: Link) -> None:
+        if self._lines.get(device_id) is link:
+            del self._lines[device_id]
+        self._pending.pop(link, None)
+        self._strangers.pop(link, None)
+
+    def line_changed(self, device_id: int) -> None:
+        link = self._lines.get(device_id)
+        if link is not None:
+            self._try(link)
+
+    def answered(self, device_id: int, link: Any, payload: bytes, refusal: str) -> bool:
+        """What nobody waits for is a message, which the connection makes of it."""
+        pending = self._pending.get(link)
+        if pending is None or not pending.is_sent:
+            return False
+        del self._pending[link]
+        if pending.is_abandoned:
+            return False
+        said = {"codec_id": pending.codec_id, "type": 6, "payload": payload}
+        self._send(wire.Answered(link.id, payload, refusal, said))
+        return True
+
+    # -- what the first process says
+
+    def command(self, link: Any, command: wire.Command) -> None:
+        """Send it as soon as that can be."""
+        self._pending[link] = Pending(command.payload, command.codec_id, self._now())
+        self._try(link)
+
+    def abandon(self, link: Any) -> None:
+        """The answer is not waited for; one that was not even sent is dropped if that was long ago."""
+        pending = self._pending.get(link)
+        if pending is None:
+            return
+        if pending.is_sent:
+            self._abandon(link, pending)
+        elif self._now() - pending.at > LATE_COMMAND:
+            del self._pending[link]
+        else:
+            pending.is_abandoned = True
+
+    def model(self, link: Any, model: str | None) -> None:
+        """A tracker without a device is of this model."""
+        stranger = self._strangers.get(link)
+        if stranger is not None:
+            self._doorkeeper.has_model(link.channel.id, stranger.ident, model)
+            stranger.told()
+
+    def _try(self, link: Any) -> None:
+        pending = self._pending.get(link)
+        if pending is None or pending.is_sent or not link.may_send_command:
+            return
+        try:
+            link.send_command(pending.payload, pending.codec_id)
+        except GatewayError as error:
+            del self._pending[link]
+            self._send(wire.Answered(link.id, b"", str(error), None))
+            return
+        pending.is_sent = True
+        if pending.is_abandoned:
+            self._abandon(link, pending)
+
+    def _abandon(self, link: Any, pending: Pending) -> None:
+        pending.is_abandoned = True
+        try:
+            link.abandon_command()
+        except GatewayError:  # its answer has just come
+            self._pending.pop(link, None)
