@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from attrs import define, field, frozen
@@ -80,12 +80,17 @@ def observe(name: str, seconds: float, **labels: str) -> None:
     histogram.sum += seconds
 
 
-def add(name: str, buckets: list[int], total: float, **labels: str) -> None:
-    """Take into the histogram what another process observed: so many in each of its buckets, and their sum."""
-    key = _bounded((name, _sorted(labels)))
-    histogram = _histograms.setdefault(key, Histogram())
-    histogram.buckets = [old + new for old, new in zip(histogram.buckets, buckets, strict=True)]
-    histogram.sum += total
+def take(
+    counters: Iterable[tuple[str, Iterable[tuple[str, str]], int]],
+    histograms: Iterable[tuple[str, Iterable[tuple[str, str]], list[int], float]],
+) -> None:
+    """Add what another process counted, and observed: so many in each bucket of a histogram, and their sum."""
+    for name, labels, n in counters:
+        count(name, n, **dict(labels))
+    for name, labels, buckets, total in histograms:
+        histogram = _histograms.setdefault(_bounded((name, _sorted(dict(labels)))), Histogram())
+        histogram.buckets = [old + new for old, new in zip(histogram.buckets, buckets, strict=True)]
+        histogram.sum += total
 
 
 def gauge(name: str, function: Function, **labels: str) -> None:

@@ -262,7 +262,7 @@ def test_figures_of_other_processes_are_added_once():
     assert (sum(buckets), round(total, 6)) == (1, 0.004)
     assert figures.grown() == wire.Figures([], [])
     before = _observations(name)
-    metrics.add(name, buckets, total, **dict(labels))
+    metrics.take([], [(name, labels, buckets, total)])
     assert _observations(name) == before + 1
 
 

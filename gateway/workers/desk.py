@@ -184,10 +184,7 @@ class Desk:
     # -- what is told
 
     def _figures(self, figures: wire.Figures) -> None:
-        for name, labels, n in figures.counters:
-            metrics.count(name, n, **dict(labels))
-        for name, labels, buckets, total in figures.histograms:
-            metrics.add(name, buckets, total, **dict(labels))
+        metrics.take(figures.counters, figures.histograms)
 
     def _line(self, line: wire.Line) -> None:
         self._write_line(line.text)
