@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,20 @@ def test_a_message_that_comes_twice_is_counted_as_one_different() -> None:
     tally.count(b"flespi/state/gw/devices/5/telemetry/ain.1", b"3")
     report = tally.report()
     assert (report["device"], report["different_device"], report["channel"], report["other"]) == (3, 2, 1, 1)
+
+
+def test_lags_are_told_one_by_one_and_channel_and_device_apart() -> None:
+    """One of four is looked at; each is in one report."""
+    tally = Tally()
+    for timestamp in range(8):
+        payload = b'{"server.timestamp":%.3f,"timestamp":%d}' % (time.time() - 5, timestamp)
+        tally.count(b"flespi/message/gw/channels/1/352", payload)
+    for timestamp in range(4):
+        payload = b'{"server.timestamp":%.3f,"timestamp":%d}' % (time.time() - 50, timestamp)
+        tally.count(b"flespi/message/gw/devices/5", payload)
+    report = tally.report(has_lags=True)
+    assert report["channel_lags"] == pytest.approx([5, 5], abs=1)
+    assert report["device_lags"] == pytest.approx([50], abs=1)
+    assert report["lag_p99"] == report["device_lags"][0]
+    again = tally.report(has_lags=True)
+    assert (again["channel_lags"], again["device_lags"], again["channel"]) == ([], [], 8)
