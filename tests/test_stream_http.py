@@ -146,3 +146,9 @@ class TestHttp(StreamConformance):
 def test_addresses_that_cannot_be_are_refused(uri):
     with pytest.raises(ItemError, match=r"https://host:port/path"):
         Http.check(Http.Config(uri=uri))
+
+
+@pytest.mark.parametrize("uri", ["http://%ident%/in", "https://host.%device.name%:8443/", "https://%ident%@host/"])
+def test_a_message_does_not_choose_the_host(uri):
+    with pytest.raises(ItemError, match="in its path and query only"):
+        Http.check(Http.Config(uri=uri))

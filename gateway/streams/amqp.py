@@ -26,7 +26,7 @@ from gateway.stream.rabbit import (
     border,
 )
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
-from gateway.stream.template import Template, check_template
+from gateway.stream.template import SHOWN, Template, check_template
 from gateway.stream.tls import CaFile, CertFile, KeyFile, check_files, tls_context
 
 SHORT_TEXT = 255
@@ -59,11 +59,7 @@ class Amqp(Target):
         ] = ""
         routing_key: Annotated[
             str,
-            Meta(
-                max_length=1024,
-                description="of a message; %ident%, %device.id%, %channel.id%, %device.name% and %stream.id% in it "
-                "are replaced",
-            ),
+            Meta(max_length=1024, description=f"of a message; {SHOWN} in it are replaced"),
         ] = "message.gw.streams.%stream.id%.%ident%"
         exchange_type: Annotated[
             Literal["", "topic", "direct", "fanout", "headers", "x-consistent-hash"],
@@ -130,7 +126,7 @@ class Amqp(Target):
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
-        self._template = Template(config.routing_key, stream)
+        self._template = Template(config.routing_key, stream, no_id="0", no_name="-")
         self._expiration = str(config.expiration * 1000) if config.expiration else None
         self._delivery_mode = PERSISTENT if config.persistent else TRANSIENT
         self._refused: dict[Outgoing, str] = {}
@@ -231,7 +227,7 @@ class Amqp(Target):
             if index in rejections:
                 continue
             outgoing = batch[index]
-            key = self._template.filled(self._template.values(outgoing))
+            key = self._template.of(outgoing)
             if len(key.encode("utf-8", "replace")) > SHORT_TEXT:
                 rejections[index] = f"the routing key {key[:80]!r}... has more than {SHORT_TEXT} bytes"
                 continue

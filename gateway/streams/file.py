@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from gateway.errors import ItemError, RemoteUnavailable
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.stream.template import SHOWN, fixed_begin
 
 MiB = 1024 * 1024
 CUT_MOST = 1 * MiB
@@ -59,11 +60,8 @@ class File(Target):
         path = Path(config.path)
         if not path.is_absolute() or not config.path.isprintable() or ".." in path.parts or config.path.endswith("/"):
             raise ItemError("should be a whole path, such as /var/lib/avl-gateway/messages.jsonl", "configuration.path")
-        if any(mask in config.path for mask in ("%ident%", "%device.id%", "%channel.id%")):
-            raise ItemError(
-                "is the path of one file for all messages, without %ident%, %device.id% and %channel.id%",
-                "configuration.path",
-            )
+        if fixed_begin(config.path) != config.path:
+            raise ItemError(f"is the path of one file for all messages, without {SHOWN}", "configuration.path")
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)

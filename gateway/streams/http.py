@@ -6,15 +6,16 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from msgspec import Meta
 
 from gateway import signature
+from gateway.errors import ItemError
 from gateway.stream.addresses import check_uri
 from gateway.stream.arrays import array, grouped, post
-from gateway.stream.masks import filled
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.stream.template import SHOWN, Template, check_template, fixed_begin
 from gateway.web import Answer, WebClient
 
 HEADERS_MOST = 50
@@ -38,8 +39,8 @@ class Http(Target):
             Meta(
                 min_length=8,
                 max_length=2048,
-                description="http:// or https://; %ident%, %device.id% and %channel.id% in it are replaced, "
-                "and each request then has the messages of one of them",
+                description=f"http:// or https://; {SHOWN} in it are replaced, and each request then has the messages "
+                "of one of them",
             ),
         ]
         headers: Annotated[
@@ -66,11 +67,16 @@ class Http(Target):
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """The URI has a scheme and a host."""
+        """The URI has a scheme and a host, and what is replaced in it is known."""
         check_uri(config.uri, "configuration.uri")
+        check_template(config.uri, "configuration.uri")
+        host = urlsplit(config.uri).netloc
+        if fixed_begin(host) != host:  # what a tracker sends shall not choose the host
+            raise ItemError(f"can have {SHOWN} in its path and query only", "configuration.uri")
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
+        self._template = Template(config.uri, stream, clean=_quoted)
         self._client = WebClient(timeout=config.timeout, headers=config.headers, ca_file=config.ca_file)
 
     async def open(self) -> None:
@@ -81,7 +87,7 @@ class Http(Target):
 
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
         rejections: list[Rejection] = []
-        for uri, part in grouped(batch, lambda outgoing: filled(self.config.uri, outgoing, _quoted)).items():
+        for uri, part in grouped(batch, self._template.of).items():
             rejections += await post(partial(self._request, uri), part, skips=self.config.refused == "skip")
         return rejections
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 from gateway.errors import ConfigError, ItemError, RemoteRefused, RemoteUnavailable
 from gateway.stream.record_batches import LOST, NUMBER_LOST, TOO_LARGE, Numbers, Outcome, Record, RecordBatches
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.stream.template import SHOWN, Template, check_template
 
 KiB = 1024
 BATCH_BYTES = 512 * KiB
@@ -58,8 +59,7 @@ class Kafka(Target):
             Meta(
                 min_length=1,
                 max_length=249,
-                description="%ident%, %device.id% and %channel.id% in it are replaced; characters that a topic cannot "
-                "have become _",
+                description=f"{SHOWN} in it are replaced; characters that a topic cannot have become _",
             ),
         ]
         compression: Annotated[Literal["none", "gzip"], Meta(description="of what is sent and stored")] = "none"
@@ -84,8 +84,11 @@ class Kafka(Target):
         for broker in config.brokers:
             if not 0 < int(broker.rpartition(":")[2]) < 65536:
                 raise ItemError(f"should be like host:9092, not {broker}", "configuration.brokers")
-        if _cleaned(example := _topic_for(config.topic, PROBE)) != example or example in (".", ".."):
-            raise ItemError("should have letters, digits, dots, _ and - only, and masks", "configuration.topic")
+        check_template(config.topic, "configuration.topic")
+        example = Template(config.topic, StreamInfo(1, "")).of(PROBE)
+        if _cleaned(example) != example or example in (".", ".."):
+            reason = f"should have letters, digits, dots, _ and - only, and {SHOWN}"
+            raise ItemError(reason, "configuration.topic")
         if (config.sasl == "none") != (not config.user and not config.password):
             raise ItemError("should be given with sasl, and only then, as should password", "configuration.user")
         if config.ca_file and not config.tls:
@@ -93,7 +96,7 @@ class Kafka(Target):
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
-        self._is_template = "%" in config.topic
+        self._template = Template(config.topic, stream)
         self._numbers = Numbers()
         self._batches: RecordBatches | None = None
 
@@ -159,7 +162,8 @@ class Kafka(Target):
         for index, outgoing in enumerate(batch):
             if index % YIELD_AFTER == YIELD_AFTER - 1:
                 await asyncio.sleep(0)
-            topic = _cleaned(_topic_for(self.config.topic, outgoing)) if self._is_template else self.config.topic
+            topic = self._template.of(outgoing)
+            topic = topic if self._template.is_fixed else _cleaned(topic)
             key = outgoing.ident.encode()
             partition = await batches.partition(topic, key)
             queues.setdefault(partition, []).append(Record(key, outgoing.text, outgoing, index))
@@ -212,21 +216,9 @@ class Kafka(Target):
         await batches.refresh()
 
 
-PROBE = Outgoing(b"{}", "ident", 1, 1)
+PROBE = Outgoing(b'{"device.name":"name"}', "ident", 1, 1)
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]")
 TOPIC_MOST = 249
-
-
-def _topic_for(template: str, outgoing: Outgoing) -> str:
-    source = outgoing.source if "%channel.id%" in template else {}
-    values = {
-        "%ident%": outgoing.ident,
-        "%device.id%": str(outgoing.device_id or ""),
-        "%channel.id%": str(outgoing.channel_id or source.get("channel.id", "")),
-    }
-    for mask, value in values.items():
-        template = template.replace(mask, value)
-    return template
 
 
 def _cleaned(topic: str) -> str:

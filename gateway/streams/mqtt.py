@@ -39,7 +39,7 @@ from gateway.mqtt.topics import is_safe_level
 from gateway.stream.addresses import check_uri
 from gateway.stream.order import mark_delivered
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
-from gateway.stream.template import Template, check_template
+from gateway.stream.template import SHOWN, Template, check_template
 from gateway.stream.tls import CaFile, CertFile, KeyFile, check_files
 
 OPEN_TIME = 25.0
@@ -76,12 +76,7 @@ class Mqtt(Target):
         ]
         topic: Annotated[
             str,
-            Meta(
-                min_length=1,
-                max_length=1024,
-                description="topic of a message; %ident%, %device.id%, %channel.id%, %device.name% and %stream.id% "
-                "in it are replaced",
-            ),
+            Meta(min_length=1, max_length=1024, description=f"topic of a message; {SHOWN} in it are replaced"),
         ] = "message/gw/streams/%stream.id%/%ident%"
         version: Annotated[Literal[5, 4], Meta(description="of MQTT: 5, or 4 for 3.1.1")] = 5
         username: Annotated[str, Meta(max_length=4096, description="empty: none")] = ""
@@ -148,7 +143,7 @@ class Mqtt(Target):
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
-        self._template = Template(config.topic, stream)
+        self._template = Template(config.topic, stream, no_id="0", no_name="-")
         self._client_id = config.client_id or f"avl-gateway-{stream.id}-{secrets.token_hex(4)}"
         self._first_byte = PUBLISH_QOS_1 | RETAIN if config.retain else PUBLISH_QOS_1
         self._goes_on = {*PERMANENT, NOT_AUTHORIZED} if config.refused == "skip" else {*PERMANENT}

@@ -19,8 +19,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from gateway.errors import ItemError, RemoteError, RemoteRefused, RemoteUnavailable
-from gateway.stream.masks import filled, fixed_part, has_masks
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.stream.template import SHOWN, Template, check_template, fixed_begin
 from gateway.web import tls_context
 
 OWN_KEYS = "gw:"
@@ -53,8 +53,8 @@ class Redis(Target):
             Meta(
                 min_length=1,
                 max_length=512,
-                description="of the Redis stream; %ident%, %device.id% and %channel.id% in it are replaced. It begins "
-                "with a fixed text other than gw:, which is for gateways",
+                description=f"of the Redis stream; {SHOWN} in it are replaced. It begins with a fixed text other than "
+                "gw:, which is for gateways",
             ),
         ] = "messages"
         format: Annotated[
@@ -85,8 +85,9 @@ class Redis(Target):
                 "unix:///path/redis.sock?db=0, percent-encoded",
                 "configuration.url",
             )
-        begin = fixed_part(config.key)
-        if begin.startswith(OWN_KEYS) or (has_masks(config.key) and OWN_KEYS.startswith(begin)):
+        check_template(config.key, "configuration.key")
+        begin = fixed_begin(config.key)
+        if begin.startswith(OWN_KEYS) or (begin != config.key and OWN_KEYS.startswith(begin)):
             raise ItemError(
                 f"should begin with a text other than {OWN_KEYS}, which gateways' own keys begin with, such as "
                 "messages:%ident%",
@@ -95,6 +96,7 @@ class Redis(Target):
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
+        self._template = Template(config.key, stream)
         self._client: Any = None
         self._place = _place(config.url)
 
@@ -129,17 +131,15 @@ class Redis(Target):
         failed = dict(failures)
         for at, outgoing in enumerate(batch):
             outgoing.is_done = at not in failed
-        others = [error for _, error in failures if not has_masks(self.config.key) or not _is_of_key(error)]
+        others = [error for _, error in failures if self._template.is_fixed or not _is_of_key(error)]
         if others:
             raise others[0]
-        return [
-            Rejection(at, f"key {filled(self.config.key, batch[at])[:REASON_MOST]}: {error}") for at, error in failures
-        ]
+        return [Rejection(at, f"key {self._template.of(batch[at])[:REASON_MOST]}: {error}") for at, error in failures]
 
     def _command(self, outgoing: Outgoing) -> list[Any]:
         limit = ["MAXLEN", "~", self.config.maxlen] if self.config.maxlen else []
         fields = ["message", outgoing.text] if self.config.format == "json" else _flat(outgoing.message)
-        return ["XADD", filled(self.config.key, outgoing), *limit, "*", *fields]
+        return ["XADD", self._template.of(outgoing), *limit, "*", *fields]
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
