@@ -70,7 +70,7 @@ def _amqp(directory: Path) -> Iterator[Setup]:
 @contextlib.contextmanager
 def _redis(directory: Path) -> Iterator[Setup]:
     with _server(RedisTarget, directory) as server:
-        yield Setup("redis", {"url": server.url})
+        yield Setup("redis", {"uri": server.url})
 
 
 @contextlib.contextmanager

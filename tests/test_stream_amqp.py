@@ -125,7 +125,7 @@ class TestAmqp(StreamConformance):
     def test_a_message_has_its_key_and_properties_and_is_persistent(self, run, kit, carrier):
         async def check() -> None:
             key = "%stream.id%.%channel.id%.%device.id%.%device.name%.%ident%"
-            stream = await carrier.stream("amqp", {**kit.configuration(), "routing_key": key, "expiration": 60})
+            stream = await carrier.stream("amqp", {**kit.configuration(), "routing_key": key, "message_expiry": 60})
             device = await carrier.device("a")
             await carrier.link(stream, "devices", device.id)
             await carrier.register({"n": 0, "device.name": "Van 1"}, device_id=device.id, ident="a")

@@ -378,7 +378,7 @@ def test_numbers_that_the_broker_does_not_know_are_given_up(run, topic):
 @pytest.mark.parametrize("sasl", ["plain", "scram-sha-256", "scram-sha-512"])
 def test_the_password_is_sent_and_not_told(run, topic, sasl):
     async def check() -> None:
-        login = {"brokers": [topic.server.password_address], "sasl": sasl, "user": USER}
+        login = {"brokers": [topic.server.password_address], "sasl": sasl, "username": USER}
         assert not await topic.deliver({"n": 0}, **login, password=PASSWORD)
         with pytest.raises(RemoteUnavailable, match="SaslAuthenticationFailed") as caught:
             await topic.deliver({"n": 1}, **login, password="5ecret")
@@ -456,8 +456,8 @@ def test_nothing_is_left_of_a_target_that_is_closed(run, topic):
         ("topic", {"topic": "a/b"}),
         ("topic", {"topic": "a.%imei%"}),
         ("topic", {"topic": ".."}),
-        ("user", {"sasl": "plain"}),
-        ("user", {"user": "a", "password": "b"}),
+        ("username", {"sasl": "plain"}),
+        ("username", {"username": "a", "password": "b"}),
         ("ca_file", {"ca_file": "/etc/ca.pem"}),
     ],
 )

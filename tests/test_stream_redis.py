@@ -37,7 +37,7 @@ class RedisKit(Kit):
         self.target.close()
 
     def configuration(self):
-        return {"url": self.target.url, "timeout": 5.0}
+        return {"uri": self.target.url, "timeout": 5.0}
 
     async def received(self):
         return [json.loads(fields[b"message"]) for _, fields in self.ask("XRANGE", "messages", "-", "+")]
@@ -155,10 +155,10 @@ class TestRedis(StreamConformance):
         async def check() -> None:
             kit.ask("CONFIG", "SET", "requirepass", "s3cr/et")
             url = f"redis://:s3cr%2Fet@127.0.0.1:{kit.target.port}/0"
-            stream = await carrier.stream("redis", {**kit.configuration(), "url": url})
+            stream = await carrier.stream("redis", {**kit.configuration(), "uri": url})
             await carrier.receive({"n": 0})
             await carrier.until(lambda: carrier.state(stream).counters.delivered == 1, "it is delivered")
-            wrong = await carrier.stream("redis", {**kit.configuration(), "url": url.replace("et@", "ets@")})
+            wrong = await carrier.stream("redis", {**kit.configuration(), "uri": url.replace("et@", "ets@")})
             await carrier.until(lambda: carrier.state(wrong).error, "it is refused")
             assert "invalid username-password pair" in carrier.state(wrong).error
             assert "s3cr" not in str(carrier.events) + repr(carrier.state(wrong))
@@ -172,8 +172,8 @@ class TestRedis(StreamConformance):
             rights = ["on", ">p", "~trackers:*", "+ping", "+multi", "+exec", "+xadd"]
             kit.ask("ACL", "SETUSER", "gateway", *rights)
             url = f"redis://gateway:p@127.0.0.1:{kit.target.port}"
-            stream = await carrier.stream("redis", {"url": url, "key": "trackers:all"})
-            other = await carrier.stream("redis", {"url": url, "key": "others"})
+            stream = await carrier.stream("redis", {"uri": url, "key": "trackers:all"})
+            other = await carrier.stream("redis", {"uri": url, "key": "others"})
             await carrier.receive({"n": 0})
             await carrier.until(lambda: carrier.state(stream).counters.delivered == 1, "it is delivered")
             await carrier.until(
@@ -190,7 +190,7 @@ class TestRedis(StreamConformance):
             (tmp_path / "ca.pem").write_bytes(authority.pem)
             authority.sign("redis").write(tmp_path / "server.pem", tmp_path / "server.key")
             async with tls_proxy(tmp_path, kit.target.port) as port:
-                url = {**kit.configuration(), "url": f"rediss://127.0.0.1:{port}"}
+                url = {**kit.configuration(), "uri": f"rediss://127.0.0.1:{port}"}
                 trusting = await carrier.stream("redis", {**url, "ca_file": str(tmp_path / "ca.pem")})
                 other = await carrier.stream("redis", url)
                 lost = await carrier.stream("redis", {**url, "ca_file": str(tmp_path / "none.pem")})
@@ -232,7 +232,7 @@ async def tls_proxy(directory, port):
 
 def test_nothing_is_left_when_it_is_closed_in_any_order(run, redis_target):
     async def check() -> None:
-        target = Redis(Redis.Config(url=redis_target.url), StreamInfo(1, "redis"))
+        target = Redis(Redis.Config(uri=redis_target.url), StreamInfo(1, "redis"))
         await target.close()
         await target.open()
         await target.open()
@@ -252,7 +252,7 @@ def test_where_one_message_fails_the_others_are_done(run, redis_target):
         with Client(port=redis_target.port) as client:
             client.execute_command("XADD", "messages", "18446744073709551615-18446744073709551615", "a", "b")
             client.execute_command("XGROUP", "CREATE", "messages", "g", "$")
-        target = Redis(Redis.Config(url=redis_target.url, key="messages%device.id%"), StreamInfo(1, "redis"))
+        target = Redis(Redis.Config(uri=redis_target.url, key="messages%device.id%"), StreamInfo(1, "redis"))
         await target.open()
         batch = [Outgoing(b"{}", "1", 7), Outgoing(b"{}", "2"), Outgoing(b"{}", "3", 8)]
         with pytest.raises(RemoteRefused, match="exhausted the last possible ID"):
@@ -266,15 +266,15 @@ def test_where_one_message_fails_the_others_are_done(run, redis_target):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("url", "http://localhost"),
-        ("url", "redis://"),
-        ("url", "redis://host:99999"),
-        ("url", "redis://host/a"),
-        ("url", "redis://host/0/1"),
-        ("url", "redis://host?socket_timeout=1"),
-        ("url", "rediss://host?ssl_cert_reqs=none"),
-        ("url", "redis://user:pa/ss@host"),
-        ("url", "unix://"),
+        ("uri", "http://localhost"),
+        ("uri", "redis://"),
+        ("uri", "redis://host:99999"),
+        ("uri", "redis://host/a"),
+        ("uri", "redis://host/0/1"),
+        ("uri", "redis://host?socket_timeout=1"),
+        ("uri", "rediss://host?ssl_cert_reqs=none"),
+        ("uri", "redis://user:pa/ss@host"),
+        ("uri", "unix://"),
         ("key", "gw:{s0}:cursors"),
         ("key", "%ident%"),
         ("key", "gw%ident%"),
@@ -284,12 +284,12 @@ def test_where_one_message_fails_the_others_are_done(run, redis_target):
 )
 def test_what_cannot_be_or_would_harm_a_gateway_is_refused(field, value):
     with pytest.raises(ItemError, match=r"should (be like|begin)") as refused:
-        Redis.check(Redis.Config(**{"url": "redis://host", field: value}))
+        Redis.check(Redis.Config(**{"uri": "redis://host", field: value}))
     assert refused.value.field == f"configuration.{field}"
 
 
 @pytest.mark.parametrize(
-    "url",
+    "uri",
     [
         "redis://h",
         "redis://h:1/2",
@@ -300,5 +300,5 @@ def test_what_cannot_be_or_would_harm_a_gateway_is_refused(field, value):
     ],
 )
 @pytest.mark.parametrize("key", ["messages", "a%ident%", "gateway", "gw%", "trackers:%device.id%"])
-def test_what_can_be_is_taken(url, key):
-    Redis.check(Redis.Config(url=url, key=key))
+def test_what_can_be_is_taken(uri, key):
+    Redis.check(Redis.Config(uri=uri, key=key))

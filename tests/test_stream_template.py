@@ -86,7 +86,7 @@ def test_other_percent_signs_are_text(text):
         (Http, {}, "uri"),
         (Kafka, {"brokers": ["host:9092"]}, "topic"),
         (Mqtt, {"uri": "mqtt://host"}, "topic"),
-        (Redis, {"url": "redis://host"}, "key"),
+        (Redis, {"uri": "redis://host"}, "key"),
     ],
 )
 def test_all_types_know_the_same_names(kind, options, field, unknown):

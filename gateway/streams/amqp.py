@@ -81,7 +81,7 @@ class Amqp(Target):
             Literal["retry", "skip"], Meta(description="a message that no queue is bound for: repeat it, or reject it")
         ] = "retry"
         persistent: Annotated[bool, Meta(description="false: messages do not outlive a restart of RabbitMQ")] = True
-        expiration: Annotated[
+        message_expiry: Annotated[
             int, Meta(ge=0, le=31_536_000, description="seconds for which queues keep a message; 0: for ever")
         ] = 0
         window: Annotated[
@@ -127,7 +127,7 @@ class Amqp(Target):
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
         self._template = Template(config.routing_key, stream, no_id="0", no_name="-")
-        self._expiration = str(config.expiration * 1000) if config.expiration else None
+        self._expiration = str(config.message_expiry * 1000) if config.message_expiry else None
         self._delivery_mode = PERSISTENT if config.persistent else TRANSIENT
         self._refused: dict[Outgoing, str] = {}
         """Of the batch before, which may come again, if it broke off."""

@@ -25,30 +25,31 @@ ROUNDS_MOST = 20
 
 
 class Flespi(Target):
-    """To an HTTP channel of flespi (``uri``): POST of a JSON array; 200 takes the batch. Or to the devices of flespi or
-    of another gateway over its REST API (``url`` and ``token``): POST to the device of each ident.
+    """To an HTTP channel of flespi: POST of a JSON array; 200 takes the batch. Or, with a ``token``, to the devices of
+    flespi or of another gateway over its REST API: POST to the device of each ident.
 
     There a batch is delivered when every ident's messages are answered with 200; messages that the answer names as
     wrong are rejected, and so are those of idents that no device there has.
     """
 
     class Config(Options):
-        """Either ``uri``, or ``url`` and ``token``."""
+        """Where to; a token makes it the REST API."""
 
         uri: Annotated[
             str,
-            Meta(max_length=2048, description="of an HTTP channel, such as https://gw.flespi.io:27699"),
-        ] = ""
-        url: Annotated[
-            str,
-            Meta(max_length=1024, description="of a REST API, such as https://flespi.io or http://host:8080"),
-        ] = ""
+            Meta(
+                min_length=8,
+                max_length=2048,
+                description="of an HTTP channel, such as https://gw.flespi.io:27699; or, with a token, of a REST API, "
+                "such as https://flespi.io or http://host:8080",
+            ),
+        ]
         token: Annotated[
             str,
             Meta(
                 max_length=256,
                 pattern=r"^[!-~]*$",
-                description="for the REST API: may POST to messages of the devices there",
+                description="of the REST API: may POST to messages of the devices there; empty: for an HTTP channel",
             ),
         ] = ""
         refused: Annotated[
@@ -69,18 +70,10 @@ class Flespi(Target):
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """One of both ways, with all that it needs."""
-        if bool(config.uri) == bool(config.url):
-            raise ItemError(
-                "uri of an HTTP channel or url of a REST API is needed, and not both",
-                "configuration.uri" if config.uri else "configuration.url",
-            )
-        if bool(config.token) != bool(config.url):
-            raise ItemError("a token is needed with url, and has no use with uri", "configuration.token")
-        name = "uri" if config.uri else "url"
-        check_uri(getattr(config, name), f"configuration.{name}")
-        if config.url and ("?" in config.url or "#" in config.url):
-            raise ItemError("should end before /gw, as in https://flespi.io", "configuration.url")
+        """An address; that of a REST API goes on."""
+        check_uri(config.uri, "configuration.uri")
+        if config.token and ("?" in config.uri or "#" in config.uri):
+            raise ItemError("should end before /gw, as in https://flespi.io", "configuration.uri")
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
@@ -95,7 +88,7 @@ class Flespi(Target):
         await self._client.close()
 
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
-        if self.config.uri:
+        if not self.config.token:
             return await post(partial(self._send, self.config.uri), list(enumerate(batch)), skips=self._skips)
         idents = grouped(batch, lambda outgoing: outgoing.ident)
         return await side_by_side(idents.values(), self._post_ident, self.config.connections)
@@ -112,7 +105,7 @@ class Flespi(Target):
             reason = f"ident {ident!r} has signs with which no device can be named: {' '.join(sorted(NOT_IN_SELECTOR))}"
             return [Rejection(index, reason) for index, _ in part]
         selector = quote(f'configuration.ident="{ident}"', safe="=")
-        return await self._post_part(f"{self.config.url.rstrip('/')}/gw/devices/{selector}/messages", part)
+        return await self._post_part(f"{self.config.uri.rstrip('/')}/gw/devices/{selector}/messages", part)
 
     async def _post_part(self, uri: str, part: Part) -> list[Rejection]:
         """What is refused by itself is left out, until the others are taken."""

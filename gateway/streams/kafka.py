@@ -71,7 +71,7 @@ class Kafka(Target):
             Literal["none", "plain", "scram-sha-256", "scram-sha-512"],
             Meta(description="how to log in; plain shows the password where there is no TLS"),
         ] = "none"
-        user: Annotated[str, Meta(max_length=256, description="with sasl")] = ""
+        username: Annotated[str, Meta(max_length=256, description="with sasl")] = ""
         password: Annotated[str, Meta(max_length=1024, description="with sasl")] = ""
         timeout: Annotated[Timeout, Meta(description="seconds that a batch may take")] = 30.0
 
@@ -89,8 +89,8 @@ class Kafka(Target):
         if _cleaned(example) != example or example in (".", ".."):
             reason = f"should have letters, digits, dots, _ and - only, and {SHOWN}"
             raise ItemError(reason, "configuration.topic")
-        if (config.sasl == "none") != (not config.user and not config.password):
-            raise ItemError("should be given with sasl, and only then, as should password", "configuration.user")
+        if (config.sasl == "none") != (not config.username and not config.password):
+            raise ItemError("should be given with sasl, and only then, as should password", "configuration.username")
         if config.ca_file and not config.tls:
             raise ItemError("is used with tls only", "configuration.ca_file")
 
@@ -116,7 +116,7 @@ class Kafka(Target):
             security_protocol=("SASL_" if config.sasl != "none" else "") + ("SSL" if config.tls else "PLAINTEXT"),
             ssl_context=context,
             sasl_mechanism=config.sasl.upper(),
-            sasl_plain_username=config.user or None,
+            sasl_plain_username=config.username or None,
             sasl_plain_password=config.password or None,
         )
         async with self._in_time():

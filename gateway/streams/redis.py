@@ -24,7 +24,7 @@ from gateway.stream.template import SHOWN, Template, check_template, fixed_begin
 from gateway.web import tls_context
 
 OWN_KEYS = "gw:"
-"""What all keys of a gateway begin with: two characters too many in a URL, and a stream would write among them."""
+"""What all keys of a gateway begin with: two characters too many in a URI, and a stream would write among them."""
 REASON_MOST = 300
 """Characters of an answer that are shown."""
 CLOSE_TIME = 3.0
@@ -40,7 +40,7 @@ class Redis(Target):
     class Config(Options):
         """Which Redis, and which streams."""
 
-        url: Annotated[
+        uri: Annotated[
             str,
             Meta(
                 min_length=8,
@@ -78,12 +78,12 @@ class Redis(Target):
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """The URL can be used, and the keys are none of a gateway's."""
-        if not _is_url(config.url):
+        """The URI can be used, and the keys are none of a gateway's."""
+        if not _is_uri(config.uri):
             raise ItemError(
                 "should be like redis://user:password@host:6379/0, rediss://host:6379/0 or "
                 "unix:///path/redis.sock?db=0, percent-encoded",
-                "configuration.url",
+                "configuration.uri",
             )
         check_template(config.key, "configuration.key")
         begin = fixed_begin(config.key)
@@ -98,7 +98,7 @@ class Redis(Target):
         super().__init__(config, stream)
         self._template = Template(config.key, stream)
         self._client: Any = None
-        self._place = _place(config.url)
+        self._place = _place(config.uri)
 
     async def open(self) -> None:
         if self._client is None:
@@ -143,7 +143,7 @@ class Redis(Target):
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
-            **parse_url(self.config.url),
+            **parse_url(self.config.uri),
             "socket_timeout": self.config.timeout,
             "socket_connect_timeout": self.config.timeout,
             "protocol": 2,
@@ -225,21 +225,21 @@ def _flat(message: Mapping[str, Any]) -> list[Any]:
     return fields or ["message", b"{}"]
 
 
-def _is_url(url: str) -> bool:
+def _is_uri(uri: str) -> bool:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(uri)
         database = parts.path.strip("/") or "0"
         is_local = parts.scheme == "unix" and len(parts.path) > 1
         is_remote = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
-        options = parse_url(url)
+        options = parse_url(uri)
     except (ValueError, TypeError):
         return False
     known = {"username", "password", "path", "host", "port", "db", "connection_class"}
-    is_plain = url.isprintable() and " " not in url and set(options) <= known and not parts.fragment
+    is_plain = uri.isprintable() and " " not in uri and set(options) <= known and not parts.fragment
     return is_plain and (is_local or (is_remote and database.isdecimal() and parts.path.count("/") <= 1))
 
 
-def _place(url: str) -> str:
+def _place(uri: str) -> str:
     """For people: without the password."""
-    parts = urlsplit(url)
+    parts = urlsplit(uri)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
