@@ -228,6 +228,8 @@ class StreamConformance:
                 order = without_repetitions(numbers(messages, ident))
                 assert order == sorted(order)
             assert carrier.state(stream).counters.failures > 0
+            await carrier.until(lambda: carrier.told(EventCode.STREAM_RECOVERED, stream), "it is told that it works")
+            assert carrier.state(stream).state == "connected"
 
         run(check(), 90)
 
@@ -263,6 +265,9 @@ class StreamConformance:
             await carrier.until(lambda: carrier.told(EventCode.STREAM_FAILED, stream), "it is told")
             reason = carrier.told(EventCode.STREAM_FAILED, stream)[0]["reason"]
             assert len(reason) > 10
+            for _ in range(10):  # a connection that is opened again is no sign that messages are taken
+                assert carrier.state(stream).state == "failing"
+                await asyncio.sleep(0.02)
             await kit.take_again()
             assert without_repetitions(numbers(await self.arrived(kit, carrier, 10, 60))) == list(range(10))
             assert carrier.state(stream).counters.rejected == 0

@@ -63,8 +63,8 @@ def test_codes_and_counters_are_those_of_the_code():
     }
     assert codes == {
         EventCode.CONFIGURATION_INVALID, EventCode.STREAM_CONNECTED, EventCode.STREAM_LOST, EventCode.STREAM_FAILED,
-        EventCode.STREAM_SENT, EventCode.STREAM_REJECTED, EventCode.DEVICE_SUBSCRIBED, EventCode.DEVICE_UNSUBSCRIBED,
-        EventCode.CHANNEL_SUBSCRIBED, EventCode.CHANNEL_UNSUBSCRIBED,
+        EventCode.STREAM_SENT, EventCode.STREAM_RECOVERED, EventCode.STREAM_REJECTED, EventCode.DEVICE_SUBSCRIBED,
+        EventCode.DEVICE_UNSUBSCRIBED, EventCode.CHANNEL_SUBSCRIBED, EventCode.CHANNEL_UNSUBSCRIBED,
     }  # fmt: skip
     assert all(f"`{name}`" in TEXT for name in msgspec.to_builtins(Counters()))
 

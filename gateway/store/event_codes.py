@@ -46,6 +46,7 @@ class EventCode(IntEnum):
     STREAM_LOST = 402
     STREAM_FAILED = 403
     STREAM_SENT = 404
+    STREAM_RECOVERED = 405
     STREAM_REJECTED = 406
     DEVICE_SUBSCRIBED = 420
     DEVICE_UNSUBSCRIBED = 422
@@ -113,6 +114,7 @@ DESCRIPTIONS: dict[EventCode, tuple[str, str]] = {
     EventCode.STREAM_LOST: ("lost", "Stream lost its connection"),
     EventCode.STREAM_FAILED: ("failed", "Stream could not deliver"),
     EventCode.STREAM_SENT: ("sent", "Stream delivered"),
+    EventCode.STREAM_RECOVERED: ("ok", "Stream delivers again"),
     EventCode.STREAM_REJECTED: ("rejected", "Messages of the stream were rejected by its target, or given up"),
     EventCode.DEVICE_SUBSCRIBED: ("device_subscribed", "Stream subscribed to a device"),
     EventCode.DEVICE_UNSUBSCRIBED: ("device_unsubscribed", "Stream unsubscribed from a device"),

@@ -76,6 +76,8 @@ class Sender:
         self._limit: int = target.config.limit_messages
         self._is_open = False
         self._is_holding = False
+        self._is_failing = False
+        """A batch was not taken, and none since."""
         self._looked_at = float("-inf")
 
     async def run(self) -> None:
@@ -135,8 +137,9 @@ class Sender:
             await self._fail("cannot connect", _in_words(error, OPEN_TIME))
             return False
         self._is_open = True
-        self._become("connected")
-        self._record("streams", self._stream.id, EventCode.STREAM_CONNECTED)
+        if not self._is_failing:  # only a batch that is taken shows that it works again
+            self._become("connected")
+            self._record("streams", self._stream.id, EventCode.STREAM_CONNECTED)
         return True
 
     async def _close(self) -> None:
@@ -181,12 +184,19 @@ class Sender:
         self._count("rejected", len(rejections))
         self._count("skipped", passed.skipped)
         metrics.observe("stream_seconds", seconds, stream=str(self._stream.id))
+        self._tell_recovery()
         self._become("connected")
         self._tell_rejections(rejections)
         self._record(
             "streams", self._stream.id, EventCode.STREAM_SENT, accepted=accepted, rejected=len(rejections),
             skipped=passed.skipped, read=passed.read, ack_latency=round(seconds, 6),
         )  # fmt: skip
+
+    def _tell_recovery(self) -> None:
+        if self._is_failing:
+            self._is_failing = False
+            self._record("streams", self._stream.id, EventCode.STREAM_RECOVERED)
+            self.log.info("stream {id} ({name}) delivers again", id=self._stream.id, name=self._stream.name)
 
     def _tell_rejections(self, rejections: Sequence[tuple[Outgoing, str]]) -> None:
         for outgoing, reason in rejections[:REJECTIONS_TOLD]:
@@ -210,6 +220,7 @@ class Sender:
         if is_mistake and (failures == 1 or failures % 100 == 0):
             self.log.failure("stream {id} ({type}) has a mistake", id=self._stream.id, type=self._stream.protocol)
         was_connected = self._state.is_connected
+        self._is_failing = self._is_failing or bool(batch)
         self._state.error, self._state.error_at = f"{what}: {reason}", self._now()
         self._become("failing")
         if was_connected and not isinstance(error, RemoteRefused):
