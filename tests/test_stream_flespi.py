@@ -22,7 +22,7 @@ from gateway.stream.lanes import side_by_side
 from gateway.stream.target import Conversion, Outgoing, StreamInfo
 from gateway.streams.flespi import Flespi
 from tests.conftest import LOOP
-from tests.integration.processes import Gateway
+from tests.integration.processes import Gateway, freeze
 from tests.stream_conformance import Kit, StreamConformance
 from tests.targets.http import Answer
 from tests.test_stream_http import HttpKit
@@ -127,7 +127,7 @@ class RestKit(Kit):
         await self.gateway.ready()
 
     async def hold(self):
-        os.kill(self.gateway.pid, signal.SIGSTOP)
+        freeze(self.gateway.pid)
 
     async def release(self):
         if self.is_up:

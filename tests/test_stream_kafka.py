@@ -18,6 +18,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, Descri
 from gateway.errors import ConfigError, ItemError, RemoteRefused, RemoteUnavailable
 from gateway.stream.target import Outgoing, StreamInfo
 from gateway.streams.kafka import Kafka
+from tests.integration.processes import freeze
 from tests.stream_conformance import Kit, StreamConformance
 from tests.streaming import numbers
 from tests.targets.kafka import PASSWORD, USER, KafkaServer
@@ -140,7 +141,7 @@ class KafkaKit(Kit):
             await asyncio.to_thread(self.server.start)
 
     async def hold(self):
-        os.kill(self.server.pid, signal.SIGSTOP)
+        freeze(self.server.pid)
         self.is_held = True
 
     async def release(self):
@@ -310,7 +311,7 @@ def test_a_batch_whose_outcome_got_lost_is_in_the_log_once(run, topic, is_number
         await target.open()
         first = [outgoing(n=n) for n in range(10)]
         assert not await target.deliver([outgoing(n=-1)])
-        os.kill(topic.server.pid, signal.SIGSTOP)
+        freeze(topic.server.pid)
         try:
             with pytest.raises(RemoteUnavailable, match="did not answer within 1 s"):
                 await target.deliver(first)
@@ -336,7 +337,7 @@ def test_something_else_than_what_got_lost_is_sent_with_new_numbers(run, topic):
     async def check() -> None:
         target = topic.target(timeout=1.0)
         await target.open()
-        os.kill(topic.server.pid, signal.SIGSTOP)
+        freeze(topic.server.pid)
         try:
             with pytest.raises(RemoteUnavailable):
                 await target.deliver([outgoing(n=0), outgoing(n=1)])
@@ -423,7 +424,7 @@ def test_nothing_is_left_of_a_target_that_is_closed(run, topic):
         await target.close()
         target = topic.target()
         await target.open()
-        os.kill(topic.server.pid, signal.SIGSTOP)
+        freeze(topic.server.pid)
         try:
             delivering = asyncio.ensure_future(target.deliver([outgoing(n=n, text="x" * 300_000) for n in range(50)]))
             await asyncio.wait([delivering], timeout=0.3)

@@ -17,6 +17,7 @@ from gateway.store.event_codes import EventCode
 from gateway.stream.target import Outgoing, StreamInfo
 from gateway.streams.redis import Redis
 from tests.authority import Authority
+from tests.integration.processes import freeze
 from tests.stream_conformance import Kit, StreamConformance
 from tests.streaming import numbers
 from tests.targets.redis import RedisTarget
@@ -53,7 +54,7 @@ class RedisKit(Kit):
         self.target.start()
 
     async def hold(self):
-        os.kill(self.target.pid, signal.SIGSTOP)
+        freeze(self.target.pid)
 
     async def release(self):
         os.kill(self.target.pid, signal.SIGCONT)

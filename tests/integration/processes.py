@@ -70,10 +70,26 @@ def processes_of(data_dir: Path) -> list[int]:
     return found
 
 
+def freeze(pid: int) -> None:
+    """Have the process stand still; SIGCONT has it go on. The signal alone does not wait for all threads."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 5
+    while not all(_state(path) in "TtZ" for path in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < deadline, f"process {pid} does not stop"
+        time.sleep(0.001)
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"  # it has ended meanwhile
+
+
 @contextlib.contextmanager
 def frozen(pid: int) -> Iterator[None]:
     """The process stands still."""
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:
