@@ -48,14 +48,15 @@ class AmqpKit(Kit):
             await asyncio.to_thread(self.server.start)
         await self.proxy.start()
         await self._connect()
+
+    async def _connect(self):
+        """RabbitMQ may forget what was declared right before it was killed."""
+        self.connection = await aiormq.connect(self.server.url)
+        self.channel = await self.connection.channel()
         await self.channel.exchange_declare(self.name, exchange_type="topic", durable=True)
         await self.channel.queue_declare(self.name, durable=True)
         await self.take_again()
         await self._consume()
-
-    async def _connect(self):
-        self.connection = await aiormq.connect(self.server.url)
-        self.channel = await self.connection.channel()
 
     async def _consume(self):
         async def take(message):
@@ -85,7 +86,6 @@ class AmqpKit(Kit):
     async def come_up(self):
         await asyncio.to_thread(self.server.start)
         await self._connect()
-        await self._consume()
 
     async def hold(self):
         self.proxy.hold()
