@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from gateway.errors import ItemError
 
@@ -16,3 +16,12 @@ def check_uri(uri: str, field: str, schemes: tuple[str, ...] = ("http", "https")
         is_right = False
     if not is_right or not uri.isprintable() or " " in uri:
         raise ItemError(f"should be like {schemes[-1]}://host:port/path", field)
+
+
+def check_broker(uri: str, field: str, schemes: tuple[str, ...]) -> SplitResult:
+    """The same for types that have the login in options of its own. Gives its parts."""
+    check_uri(uri, field, schemes)
+    parts = urlsplit(uri)
+    if parts.username or parts.password:
+        raise ItemError("should not have them: username and password are options", field)
+    return parts

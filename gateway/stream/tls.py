@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from gateway import web
 from gateway.errors import ConfigError, ItemError
 
 CaFile = Annotated[str, Meta(max_length=1024, description="certificates to trust (PEM); empty: the system's")]
@@ -32,10 +33,7 @@ async def tls_context(ca_file: str = "", cert_file: str = "", key_file: str = ""
 
 
 def _context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"ca_file {ca_file!r} should be a file of certificates (PEM): {error}") from None
+    context = web.tls_context(ca_file)
     if cert_file:
         try:
             # without a passphrase OpenSSL would ask for one at the terminal

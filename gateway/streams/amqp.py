@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from aiormq import spec
 from aiormq.abc import AbstractChannel, FieldTable
@@ -14,8 +13,8 @@ from msgspec import Meta
 from yarl import URL
 
 from gateway.errors import ItemError, RemoteError, RemoteRefused, RemoteUnavailable
-from gateway.stream.addresses import check_uri
-from gateway.stream.order import mark_delivered
+from gateway.stream.addresses import check_broker
+from gateway.stream.order import Refusals, as_rejections, mark_delivered, progress
 from gateway.stream.rabbit import (
     NO_ROUTE,
     PRECONDITION_FAILED,
@@ -107,10 +106,7 @@ class Amqp(Target):
     @classmethod
     def check(cls, config: Any) -> None:
         """The address, the routing key, and what belongs together."""
-        check_uri(config.uri, "configuration.uri", ("amqp", "amqps"))
-        parts = urlsplit(config.uri)
-        if parts.username or parts.password:
-            raise ItemError("should not have them: username and password are options", "configuration.uri")
+        parts = check_broker(config.uri, "configuration.uri", ("amqp", "amqps"))
         if parts.query or parts.fragment:
             raise ItemError("should be like amqps://host:port/vhost", "configuration.uri")
         check_template(config.routing_key, "configuration.routing_key")
@@ -129,8 +125,7 @@ class Amqp(Target):
         self._template = Template(config.routing_key, stream, no_id="0", no_name="-")
         self._expiration = str(config.message_expiry * 1000) if config.message_expiry else None
         self._delivery_mode = PERSISTENT if config.persistent else TRANSIENT
-        self._refused: dict[Outgoing, str] = {}
-        """Of the batch before, which may come again, if it broke off."""
+        self._refusals = Refusals()
         self._link: RabbitLink | None = None
 
     # -- the connection
@@ -174,20 +169,16 @@ class Amqp(Target):
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
         if self._link is None:
             raise RemoteUnavailable("the connection to RabbitMQ is gone")
-        rejections = {index: self._refused[one] for index, one in enumerate(batch) if one in self._refused}
-        try:
-            async with asyncio.timeout(self.config.timeout):
-                for begin in range(0, len(batch), self.config.window):
-                    await self._publish(
-                        self._link, batch, range(begin, min(begin + self.config.window, len(batch))), rejections
-                    )
-        except TimeoutError:
-            done = f"{sum(one.is_done for one in batch)} of {len(batch)} messages"
-            raise RemoteUnavailable(f"RabbitMQ confirmed {done} within {self.config.timeout:g} s") from None
-        finally:
-            # if this ends early: they are not sent again
-            self._refused = {batch[index]: reason for index, reason in rejections.items()}
-        return [Rejection(index, reason) for index, reason in sorted(rejections.items())]
+        with self._refusals.of(batch) as rejections:
+            try:
+                async with asyncio.timeout(self.config.timeout):
+                    for begin in range(0, len(batch), self.config.window):
+                        part = range(begin, min(begin + self.config.window, len(batch)))
+                        await self._publish(self._link, batch, part, rejections)
+            except TimeoutError:
+                done = f"{progress(batch)} within {self.config.timeout:g} s"
+                raise RemoteUnavailable(f"RabbitMQ confirmed {done}") from None
+        return as_rejections(rejections)
 
     async def _publish(
         self, link: RabbitLink, batch: Sequence[Outgoing], part: range, rejections: dict[int, str]

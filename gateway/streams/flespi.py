@@ -14,8 +14,10 @@ from gateway.errors import ItemError, RemoteRefused
 from gateway.stream.addresses import check_uri
 from gateway.stream.arrays import Part, array, done, grouped, halved, post, with_needed
 from gateway.stream.lanes import side_by_side
-from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
-from gateway.web import Answer, WebClient
+from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo
+from gateway.stream.tls import CaFile
+from gateway.stream.web_target import AnswerTimeout, WebTarget
+from gateway.web import Answer
 
 NEEDED = frozenset({"ident", "timestamp"})
 NOT_IN_SELECTOR = frozenset("*?\"'\\{},")
@@ -24,7 +26,7 @@ ROUNDS_MOST = 20
 """Times that a part is sent again without the messages that were refused by themselves, before it waits."""
 
 
-class Flespi(Target):
+class Flespi(WebTarget):
     """To an HTTP channel of flespi: POST of a JSON array; 200 takes the batch. Or, with a ``token``, to the devices of
     flespi or of another gateway over its REST API: POST to the device of each ident.
 
@@ -60,10 +62,8 @@ class Flespi(Target):
             ),
         ] = "retry"
         connections: Annotated[int, Meta(ge=1, le=16, description="idents that are posted at a time, over REST")] = 4
-        timeout: Annotated[Timeout, Meta(description="seconds that an answer may take")] = 30.0
-        ca_file: Annotated[
-            str, Meta(max_length=1024, description="certificates to trust (PEM); empty: the system's")
-        ] = ""
+        timeout: AnswerTimeout = 30.0
+        ca_file: CaFile = ""
 
     id = 7
     title = "flespi or another gateway"
@@ -76,16 +76,8 @@ class Flespi(Target):
             raise ItemError("should end before /gw, as in https://flespi.io", "configuration.uri")
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
-        super().__init__(config, stream)
-        headers = {"authorization": f"FlespiToken {config.token}"} if config.token else {}
-        self._client = WebClient(timeout=config.timeout, headers=headers, ca_file=config.ca_file)
+        super().__init__(config, stream, {"authorization": f"FlespiToken {config.token}"} if config.token else None)
         self._skips = config.refused == "skip"
-
-    async def open(self) -> None:
-        await self._client.open()
-
-    async def close(self) -> None:
-        await self._client.close()
 
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
         if not self.config.token:
@@ -94,8 +86,7 @@ class Flespi(Target):
         return await side_by_side(idents.values(), self._post_ident, self.config.connections)
 
     async def _send(self, uri: str, messages: Sequence[Outgoing]) -> Answer:
-        body = array(with_needed(outgoing, NEEDED.__contains__) for outgoing in messages)
-        return await self._client.request("POST", uri, content=body, headers={"content-type": "application/json"})
+        return await self._post(uri, array(with_needed(outgoing, NEEDED.__contains__) for outgoing in messages))
 
     # -- over REST
 

@@ -14,9 +14,11 @@ from gateway import signature
 from gateway.errors import ItemError
 from gateway.stream.addresses import check_uri
 from gateway.stream.arrays import array, grouped, post
-from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo
 from gateway.stream.template import SHOWN, Template, check_template, fixed_begin
-from gateway.web import Answer, WebClient
+from gateway.stream.tls import CaFile
+from gateway.stream.web_target import AnswerTimeout, WebTarget
+from gateway.web import Answer
 
 HEADERS_MOST = 50
 
@@ -24,7 +26,7 @@ Header = Annotated[str, Meta(max_length=8192, pattern=r"^[^\r\n\x00]*$")]
 HeaderName = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 
 
-class Http(Target):
+class Http(WebTarget):
     """POST to a web server: the body is a JSON array of messages, in the order in which they came.
 
     A batch is delivered when the server answers 200, whatever the answer says; after anything else, and no answer, it
@@ -46,10 +48,8 @@ class Http(Target):
         headers: Annotated[
             dict[HeaderName, Header], Meta(max_length=HEADERS_MOST, description="headers of each request")
         ] = {}
-        timeout: Annotated[Timeout, Meta(description="seconds that an answer may take")] = 30.0
-        ca_file: Annotated[
-            str, Meta(max_length=1024, description="certificates to trust (PEM); empty: the system's")
-        ] = ""
+        timeout: AnswerTimeout = 30.0
+        ca_file: CaFile = ""
         secret: Annotated[
             str,
             Meta(max_length=256, description="requests are signed with it, in the header X-Signature; empty: not"),
@@ -75,15 +75,8 @@ class Http(Target):
             raise ItemError(f"can have {SHOWN} in its path and query only", "configuration.uri")
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
-        super().__init__(config, stream)
+        super().__init__(config, stream, config.headers)
         self._template = Template(config.uri, stream, clean=_quoted)
-        self._client = WebClient(timeout=config.timeout, headers=config.headers, ca_file=config.ca_file)
-
-    async def open(self) -> None:
-        await self._client.open()
-
-    async def close(self) -> None:
-        await self._client.close()
 
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
         rejections: list[Rejection] = []
@@ -93,10 +86,10 @@ class Http(Target):
 
     async def _request(self, uri: str, messages: Sequence[Outgoing]) -> Answer:
         body = array(outgoing.text for outgoing in messages)
-        headers = {"content-type": "application/json"}
+        headers = {}
         if self.config.secret:
             headers[signature.HEADER] = signature.sign(self.config.secret, body, time.time())
-        return await self._client.request("POST", uri, content=body, headers=headers)
+        return await self._post(uri, body, headers=headers)
 
 
 def _quoted(value: str) -> str:

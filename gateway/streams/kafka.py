@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aiokafka import TopicPartition
-from aiokafka.helpers import create_ssl_context
 from msgspec import Meta
 
-from gateway.errors import ConfigError, ItemError, RemoteRefused, RemoteUnavailable
+from gateway.errors import ItemError, RemoteRefused, RemoteUnavailable
 from gateway.stream.record_batches import LOST, NUMBER_LOST, TOO_LARGE, Numbers, Outcome, Record, RecordBatches
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
 from gateway.stream.template import SHOWN, Template, check_template
+from gateway.stream.tls import CaFile, tls_context
 
 KiB = 1024
 BATCH_BYTES = 512 * KiB
@@ -64,9 +63,7 @@ class Kafka(Target):
         ]
         compression: Annotated[Literal["none", "gzip"], Meta(description="of what is sent and stored")] = "none"
         tls: Annotated[bool, Meta(description="whether the connections are encrypted")] = False
-        ca_file: Annotated[
-            str, Meta(max_length=1024, description="certificates to trust (PEM); empty: the system's")
-        ] = ""
+        ca_file: CaFile = ""
         sasl: Annotated[
             Literal["none", "plain", "scram-sha-256", "scram-sha-512"],
             Meta(description="how to log in; plain shows the password where there is no TLS"),
@@ -104,7 +101,7 @@ class Kafka(Target):
 
     async def open(self) -> None:
         config = self.config
-        context = await asyncio.to_thread(_tls, config.ca_file) if config.tls else None
+        context = await tls_context(config.ca_file) if config.tls else None
         self._batches = RecordBatches(
             self._numbers,
             codec=GZIP if config.compression == "gzip" else 0,
@@ -223,11 +220,3 @@ TOPIC_MOST = 249
 
 def _cleaned(topic: str) -> str:
     return _FORBIDDEN.sub("_", topic)[:TOPIC_MOST] or "_"
-
-
-def _tls(ca_file: str) -> ssl.SSLContext:
-    try:
-        context: ssl.SSLContext = create_ssl_context(cafile=ca_file or None)
-    except OSError as error:
-        raise ConfigError(f"ca_file {ca_file!r} should be a file of certificates (PEM): {error}") from None
-    return context

@@ -24,41 +24,22 @@ from gateway.mqtt.flight import (
     TOO_LARGE,
     TOPIC_INVALID,
     Flight,
-    Publication,
     TalkingConnection,
 )
-from gateway.mqtt.packets import (
-    PUBLISH_QOS_1,
-    RETAIN,
-    USER_PROPERTY,
-    packed_text,
-    timestamp_of,
-    variable_length,
-)
+from gateway.mqtt.packets import PUBLISH_QOS_1, RETAIN
 from gateway.mqtt.topics import is_safe_level
-from gateway.stream.addresses import check_uri
-from gateway.stream.order import mark_delivered
+from gateway.stream.addresses import check_broker
+from gateway.stream.order import Refusals, as_rejections, mark_delivered, progress
+from gateway.stream.publications import Placed, Publications
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
-from gateway.stream.template import SHOWN, Template, check_template
+from gateway.stream.template import SHOWN, check_template
 from gateway.stream.tls import CaFile, CertFile, KeyFile, check_files
 
 OPEN_TIME = 25.0
 GOODBYE_TIME = 1.5
 """Seconds that an orderly end may take; TLS waits for the broker's part of it."""
-TOPICS_KEPT = 10_000
-"""Of a stream, for those who send often."""
-YIELD_AFTER = 500
-"""Messages made ready until trackers have their turn, some 3 ms."""
 PERMANENT = (TOPIC_INVALID, TOO_LARGE, FORMAT_INVALID)
 """What a broker would say to the message again, whenever it came."""
-
-CONTENT_TYPE = b"\x03" + packed_text("application/json")
-MESSAGE_EXPIRY = b"\x02"
-CID = USER_PROPERTY + packed_text("cid") + packed_text("1")
-TIMESTAMP = USER_PROPERTY + packed_text("timestamp")
-
-Placed = tuple[int, Publication]
-"""With its place in the batch."""
 
 
 class Mqtt(Target):
@@ -143,15 +124,11 @@ class Mqtt(Target):
 
     def __init__(self, config: Any, stream: StreamInfo) -> None:
         super().__init__(config, stream)
-        self._template = Template(config.topic, stream, no_id="0", no_name="-")
+        self._publications = Publications(config, stream)
         self._client_id = config.client_id or f"avl-gateway-{stream.id}-{secrets.token_hex(4)}"
         self._first_byte = PUBLISH_QOS_1 | RETAIN if config.retain else PUBLISH_QOS_1
         self._goes_on = {*PERMANENT, NOT_AUTHORIZED} if config.refused == "skip" else {*PERMANENT}
-        expiry = MESSAGE_EXPIRY + config.message_expiry.to_bytes(4, "big") if config.message_expiry else b""
-        self._properties = expiry + CONTENT_TYPE + CID
-        self._topics: dict[tuple[tuple[str, str], ...], bytes | str] = {}
-        self._refused: dict[Outgoing, str] = {}
-        """Of the batch before, which may come again, if it broke off."""
+        self._refusals = Refusals()
         self._connection: TalkingConnection | None = None
         self._limits = Limits()
 
@@ -210,19 +187,16 @@ class Mqtt(Target):
     # -- a batch
 
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
-        rejections = {index: self._refused[one] for index, one in enumerate(batch) if one in self._refused}
-        try:
-            async with asyncio.timeout(self.config.timeout):
-                left = await self._made_ready(batch, rejections)
-                while left:
-                    left = await self._fly(batch, left, rejections)
-        except TimeoutError:
-            done = f"{sum(one.is_done for one in batch)} of {len(batch)} messages"
-            raise RemoteUnavailable(f"the broker acknowledged {done} within {self.config.timeout:g} s") from None
-        finally:
-            # if this ends early: they are not sent again
-            self._refused = {batch[index]: reason for index, reason in rejections.items()}
-        return [Rejection(index, reason) for index, reason in sorted(rejections.items())]
+        with self._refusals.of(batch) as rejections:
+            try:
+                async with asyncio.timeout(self.config.timeout):
+                    left = await self._publications.ready(batch, rejections, self._limits.maximum_packet_size)
+                    while left:
+                        left = await self._fly(batch, left, rejections)
+            except TimeoutError:
+                done = f"{progress(batch)} within {self.config.timeout:g} s"
+                raise RemoteUnavailable(f"the broker acknowledged {done}") from None
+        return as_rejections(rejections)
 
     async def _fly(self, batch: Sequence[Outgoing], left: list[Placed], rejections: dict[int, str]) -> list[Placed]:
         """Over one connection; gives what is still to be sent over the next one."""
@@ -267,66 +241,9 @@ class Mqtt(Target):
         assert self._connection is not None
         return self._connection
 
-    async def _made_ready(self, batch: Sequence[Outgoing], rejections: dict[int, str]) -> list[Placed]:
-        """What can be published; the reasons why others cannot go to ``rejections``."""
-        most = self._limits.maximum_packet_size
-        most = min(most, self.config.maximum_packet_size or most)
-        ready = []
-        for index, outgoing in enumerate(batch):
-            if index % YIELD_AFTER == YIELD_AFTER - 1:
-                await asyncio.sleep(0)
-            if index in rejections:
-                continue
-            topic = self._topic(outgoing)
-            if isinstance(topic, str):
-                rejections[index] = topic
-                continue
-            publication = Publication(topic, outgoing.text, self._properties_of(outgoing))
-            if publication.size > most:
-                rejections[index] = f"it makes a packet of {publication.size} bytes, and the broker takes {most}"
-                continue
-            ready.append((index, publication))
-        return ready
-
-    def _topic(self, outgoing: Outgoing) -> bytes | str:
-        """Packed; text says why there is none."""
-        values = self._template.values(outgoing)
-        topic = self._topics.get(values)
-        if topic is None:
-            if len(self._topics) >= TOPICS_KEPT:
-                self._topics.clear()
-            topic = self._topics[values] = self._packed(values)
-        return topic
-
-    def _packed(self, values: tuple[tuple[str, str], ...]) -> bytes | str:
-        for name, value in values:
-            if not is_safe_level(value):
-                return f"{name} {value[:100]!r} cannot be in a topic: it should be printable, without '#', '+' and '/'"
-        return packed_text(self._template.filled(values))
-
-    def _properties_of(self, outgoing: Outgoing) -> bytes:
-        """The user properties are those of the gateway's own broker, which are flespi's."""
-        if self.config.version == 4:
-            return b""
-        timestamp = self._timestamp(outgoing)
-        length = len(self._properties) + (len(TIMESTAMP) + 2 + len(timestamp) if timestamp else 0)
-        if not timestamp:
-            return variable_length(length) + self._properties
-        return b"".join((variable_length(length), self._properties, TIMESTAMP, packed_text(timestamp)))
-
-    @staticmethod
-    def _timestamp(outgoing: Outgoing) -> bytes:
-        if outgoing.original is None:
-            return timestamp_of(outgoing.text)
-        timestamp = outgoing.original.get("timestamp")
-        return repr(timestamp).encode() if isinstance(timestamp, int | float) else b""
-
 
 def _check_address(uri: str) -> None:
-    check_uri(uri, "configuration.uri", tuple(PORTS))
-    parts = urlsplit(uri)
-    if parts.username or parts.password:
-        raise ItemError("should not have them: username and password are options", "configuration.uri")
+    parts = check_broker(uri, "configuration.uri", tuple(PORTS))
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ItemError("should be like mqtts://host:port", "configuration.uri")
 

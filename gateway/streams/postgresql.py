@@ -12,11 +12,13 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 from msgspec import Meta
 
-from gateway.errors import ConfigError, GatewayError, ItemError, RemoteRefused, RemoteUnavailable
+from gateway.errors import ItemError, RemoteUnavailable
 from gateway.stream.addresses import check_uri
 from gateway.stream.rows import IDENTIFIER, OWN, Column, Placed, add_columns, arguments, create_table, placed, quoted
 from gateway.stream.rows import upsert as upsert_statement
+from gateway.stream.sql_errors import MessageRefused, as_ours
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
+from gateway.web import tls_context
 
 MiB = 1024 * 1024
 STATEMENT_MOST = 16 * MiB
@@ -29,20 +31,6 @@ COLUMNS_MOST = 100
 GRACE = 2.0
 """Seconds after ``timeout``, which the server heeds by itself, until it is taken for dead."""
 CLOSE_TIME = 1.0
-REASON_MOST = 500
-"""Characters of what the server says that an error shows."""
-
-# Classes of SQLSTATE, the first two characters, and single codes:
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-OF_THE_MESSAGE = ("22", "54")
-"""Data exception, such as \\u0000 in a text; limits of the program, such as a JSON that is too deep."""
-OF_THE_RULES = ("23", "P0")
-"""Constraints and triggers that the operator has added to the table."""
-OF_THE_CONNECTION = ("08", "25", "26", "57P", "42P01", "42703", "42P05", "42P10")
-"""Lost; read-only, as after a failover; a prepared statement is gone or taken; shutdown. And the table, a column or the
-key are gone, which are made at the opening."""
-OF_A_POOLER = ("08P01", "26000", "42P05")
-"""A setting that it does not know; a prepared statement is gone or taken."""
 
 ColumnName = Annotated[str, Meta(pattern=f"^{IDENTIFIER}$", description="letters, digits and _")]
 
@@ -224,7 +212,7 @@ class Postgresql(Target):
         try:
             with self._errors():
                 await self._execute(part)
-        except _MessageRefused as error:
+        except MessageRefused as error:
             if len(part) == 1:
                 return [Rejection(part[0].index, str(error))]
             middle = len(part) // 2
@@ -244,7 +232,7 @@ class Postgresql(Target):
         try:
             yield
         except asyncpg.PostgresError as error:
-            raise self._error(error) from None
+            raise as_ours(error, skips=self.config.refused == "skip") from None
         except TimeoutError:
             raise RemoteUnavailable(f"PostgreSQL did not answer within {self.config.timeout:g} s") from None
         except asyncpg.InterfaceError as error:
@@ -254,33 +242,12 @@ class Postgresql(Target):
         except OSError as error:
             raise RemoteUnavailable(f"PostgreSQL cannot be reached: {error}") from None
 
-    def _error(self, error: Any) -> GatewayError:
-        state, reason = error.sqlstate or "", _reason(error)
-        if state in OF_A_POOLER:
-            reason += "; behind pgbouncer or another pooler set statement_cache_size to 0"
-        if state.startswith(OF_THE_MESSAGE) or (state.startswith(OF_THE_RULES) and self.config.refused == "skip"):
-            return _MessageRefused(reason)
-        if not state or state.startswith(OF_THE_CONNECTION):
-            return RemoteUnavailable(reason)
-        return RemoteRefused(reason, answer=reason)
-
-
-class _MessageRefused(GatewayError):
-    """A message of the statement, or several, will never be taken."""
-
 
 COLUMNS_OF = """
     SELECT attname AS name FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"""
 TIMESCALE_SCHEMA = """
     SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
     WHERE extname = 'timescaledb'"""
-
-
-def _reason(error: Any) -> str:
-    """In the server's words, with its code."""
-    words = ": ".join(part for part in (error.message or str(error), error.detail) if part)
-    code = f" ({error.sqlstate})" if error.sqlstate else ""
-    return f"{' '.join(words.split())[:REASON_MOST]}{code}"
 
 
 def _no_time(outgoing: Outgoing) -> str:
@@ -299,9 +266,6 @@ def _tls(mode: str, ca_file: str) -> ssl.SSLContext | str | bool:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except OSError as error:
-        raise ConfigError(f"ca_file {ca_file!r} should be a file of certificates (PEM): {error}") from None
+    context = tls_context(ca_file)
     context.check_hostname = mode == "verify-full"
     return context

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode, urlsplit
 
@@ -23,8 +22,9 @@ from gateway.errors import ItemError
 from gateway.stream.addresses import check_uri
 from gateway.stream.arrays import Part, array, grouped, post, with_needed
 from gateway.stream.lanes import side_by_side
-from gateway.stream.target import Message, Options, Outgoing, Rejection, StreamInfo, Target, Timeout
-from gateway.web import Answer, WebClient
+from gateway.stream.target import Message, Options, Outgoing, Rejection
+from gateway.stream.tls import CaFile
+from gateway.stream.web_target import AnswerTimeout, WebTarget
 
 KMH_PER_KNOT = 1.852
 FORM_MOST = 16 * 1024
@@ -106,7 +106,7 @@ RESERVED = frozenset(
 """Names that mean something else there: a parameter of this name is sent as ``custom.NAME``."""
 
 
-class Traccar(Target):
+class Traccar(WebTarget):
     """To a Traccar server: messages as they are to its receiver of flespi's streams, a batch a request; or positions
     to its OsmAnd port, one a request.
 
@@ -136,10 +136,8 @@ class Traccar(Target):
             ),
         ] = "reject"
         connections: Annotated[int, Meta(ge=1, le=16, description="OsmAnd: idents that are posted at a time")] = 4
-        timeout: Annotated[Timeout, Meta(description="seconds that an answer may take")] = 30.0
-        ca_file: Annotated[
-            str, Meta(max_length=1024, description="certificates to trust (PEM); empty: the system's")
-        ] = ""
+        timeout: AnswerTimeout = 30.0
+        ca_file: CaFile = ""
 
     id = 8
     title = "Traccar"
@@ -152,16 +150,6 @@ class Traccar(Target):
         if parts.query or parts.fragment:
             raise ItemError("should have no query, as in http://traccar:5055", "configuration.uri")
 
-    def __init__(self, config: Any, stream: StreamInfo) -> None:
-        super().__init__(config, stream)
-        self._client = WebClient(timeout=config.timeout, ca_file=config.ca_file)
-
-    async def open(self) -> None:
-        await self._client.open()
-
-    async def close(self) -> None:
-        await self._client.close()
-
     async def deliver(self, batch: Sequence[Outgoing]) -> Sequence[Rejection]:
         if self.config.receiver == "osmand":
             idents = grouped(batch, lambda outgoing: outgoing.ident)
@@ -171,13 +159,8 @@ class Traccar(Target):
         part = [(at, batch[at]) for at, text in enumerate(texts) if isinstance(text, bytes)]
         if part:
             body = array(text for text in texts if isinstance(text, bytes))
-            await post(partial(self._send, body, "application/json"), part, skips=False)
+            await post(lambda _: self._post(self.config.uri, body), part, skips=False)
         return rejections
-
-    async def _send(self, body: bytes, content_type: str, _: Sequence[Outgoing]) -> Answer:
-        return await self._client.request(
-            "POST", self.config.uri, content=body, headers={"content-type": content_type}
-        )  # fmt: skip
 
     async def _post_positions(self, part: Part) -> list[Rejection]:
         rejections = []
@@ -197,7 +180,7 @@ class Traccar(Target):
         body = urlencode(form(outgoing)).encode()
         if len(body) > FORM_MOST:
             return f"it has {len(body)} bytes as a form, and Traccar's OsmAnd port takes {FORM_MOST}"
-        answer = await self._send(body, "application/x-www-form-urlencoded", [outgoing])
+        answer = await self._post(self.config.uri, body, "application/x-www-form-urlencoded")
         if answer.status == 400:
             return f"Traccar does not know the device {outgoing.ident!r}: {answer.refusal().reason}"
         if answer.status != 200:
