@@ -111,7 +111,8 @@ class MsgWebhook(RemotePlugin):
                 return None
             raise PluginError(f"false was answered for message {number}, and the option drop is off")
         if not isinstance(change, dict):
-            raise PluginError(f"an object should be answered for message {number}, not {change!r:.50}")
+            shown = "an array" if isinstance(change, list) else f"{change!r:.50}"  # a deep one has no repr
+            raise PluginError(f"an object should be answered for message {number}, not {shown}")
         merged = msg.merge(message, {name: value for name, value in change.items() if name not in KEPT})
         try:
             msg.check_bounds(merged)

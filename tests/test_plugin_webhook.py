@@ -106,6 +106,11 @@ def test_false_drops_a_message_where_that_is_allowed(run, http_target, make_plug
         (Answer(body=b"[" * 100_000), RemoteRefused, "a JSON array should be answered"),
         (Answer(body=b"[" + b" " * 5_000_000 + b"]"), RemoteRefused, "more than 4194304 bytes"),
         (says({}, 5), PluginError, "an object should be answered for message 1, not 5"),
+        (
+            Answer(body=b"[{}," + b"[" * 1000 + b"]" * 1000 + b"]"),
+            PluginError,
+            "an object should be answered for message 1, not an array",
+        ),
         (says({}, True), PluginError, "not True"),
         (says({}, {"a/b": 1}), PluginError, "message 1 cannot be taken: a parameter's name"),
         (says({"a": "x" * 70_000}, {}), PluginError, "message 0 cannot be taken: the message has 7.* bytes"),
