@@ -86,11 +86,11 @@ class Crew:
 
     async def start(self) -> None:
         """Start all. Raises OperatorError where one does not come up."""
+        metrics.gauge("workers", lambda: float(len(self._workers)))
         if not self._count:
             return
         self._gate.subscribe(self, self._gate_changed)
         self._channels.on_listening.append(self._listening)
-        metrics.gauge("workers", lambda: float(len(self._workers)))
         started = await asyncio.gather(*(self._begin(number) for number in range(1, self._count + 1)))
         self._keepers = [asyncio.ensure_future(self._keep(worker)) for worker in started]
         self._keepers.append(asyncio.ensure_future(self._look_for_silent_ones()))

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import CATALOG
 from integration.processes import Gateway, RedisServer, free_port
+from integration.rest import Rest
 from integration.trackers import Connection, Packets, imei, send_packet
 
 Run = Callable[..., Any]
@@ -53,6 +54,9 @@ def test_a_running_gateway_shows_all_gauges_and_what_trackers_sent(run: Run, mak
 
     async def scenario() -> None:
         await gateway.ready()
+        async with Rest(gateway) as rest:  # only where there is a stream, there is its gauge
+            path = str(gateway.data_dir / "lines.jsonl")
+            await rest.make("streams", name="Lines", protocol_name="file", configuration={"path": path})
         packets = Packets(imei(1), records=3)
         for _ in range(4):
             await send_packet(gateway.port, packets)
