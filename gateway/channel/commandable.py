@@ -104,14 +104,7 @@ class CommandableConnection(CountedConnection):
     # -- the line of the device
 
     def _take_line(self, ident: str) -> None:
-        device = self._intake.device_of(ident)
-        if device is not None:
-            self._line_id = device.id
-            self._intake.lines.connected(device, self._intake.channel, self)
-        elif self._intake.is_stranger(ident):
-            stranger = Stranger(-self.id, ident, self._know_model)
-            if self._intake.lines.met(stranger, self._intake.channel, self):
-                self._line_id = stranger.line_id
+        self._line_id = self._intake.line_of(ident, self, Stranger(-self.id, ident, self._know_model))
 
     def _offer_line(self) -> None:
         """A command may go out now, where one was wanted before and could not."""

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from gateway import aio, metrics
 from gateway import message as msg
-from gateway.channel.lines import Lines
+from gateway.channel.lines import Lines, Link, Stranger
 from gateway.channel.observer import Decision, Observer, Sender, packets_ttl
 from gateway.errors import GatewayError, StoreError
 from gateway.protocols.catalog import PROTOCOLS, Normalizer, TrackerProtocol
@@ -97,9 +97,17 @@ class Intake:
         """The device that this ident is registered as."""
         return self._items.device_for(self._channel.protocol_id, ident)
 
-    def is_stranger(self, ident: str) -> bool:
-        """Whether no device has this ident, not even a disabled one."""
-        return self._items.find_device(self._channel.protocol_id, ident) is None
+    def line_of(self, ident: str, link: Link, stranger: Stranger) -> int | None:
+        """The id of the line that this connection is from now on: its device's, or ``stranger``'s.
+
+        None: it is no line, because its device is disabled, or because strangers are asked nothing.
+        """
+        device = self.device_of(ident)
+        if device is not None:
+            self.lines.connected(device, self._channel, link)
+            return device.id
+        is_stranger = self._items.find_device(self._channel.protocol_id, ident) is None
+        return stranger.line_id if is_stranger and self.lines.met(stranger, self._channel, link) else None
 
     def normalizer_for(self, ident: str) -> Normalizer:
         """The one of the device's model; where there is no device, of the model that the tracker said it is."""

@@ -117,14 +117,7 @@ class RemoteConnection:
 
     def take_line(self, ident: str) -> None:
         """It was let in as ``ident``."""
-        device = self._intake.device_of(ident)
-        if device is not None:
-            self._line_id = device.id
-            self._intake.lines.connected(device, self._intake.channel, self)
-        elif self._intake.is_stranger(ident):
-            stranger = Stranger(-self.id, ident, self._tell_model)
-            if self._intake.lines.met(stranger, self._intake.channel, self):
-                self._line_id = stranger.line_id
+        self._line_id = self._intake.line_of(ident, self, Stranger(-self.id, ident, self._tell_model))
 
     def _tell_model(self) -> None:
         if self.ident is not None:
