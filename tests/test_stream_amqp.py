@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 
 import aiormq
 import pytest
 
-from gateway.errors import ItemError
+from gateway.errors import ItemError, RemoteUnavailable
 from gateway.store.event_codes import EventCode
+from gateway.stream.target import StreamInfo
 from gateway.streams.amqp import Amqp
 from tests.brokers import Proxy
 from tests.stream_conformance import Kit, StreamConformance
@@ -328,3 +330,25 @@ def test_configurations_that_cannot_work_are_refused(changed, said):
     with pytest.raises(ItemError, match=said) as caught:
         Amqp.check(Amqp.Config(**{"uri": "amqp://host", **changed}))
     assert caught.value.field.startswith("configuration.")
+
+
+def test_no_frame_of_any_length_is_waited_for(run):
+    """Other software on the port says what is taken for the length of a frame."""
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"\x01\x00\x00\x7f\xff\xff\xf0" + bytes(1000))
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def check() -> None:
+        async with await asyncio.start_server(other, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            target = Amqp(Amqp.Config(uri=f"amqp://127.0.0.1:{port}"), StreamInfo(1, "stream"))
+            async with asyncio.timeout(5):
+                with pytest.raises(RemoteUnavailable, match="2147483633 bytes were announced, 4194304 is the most"):
+                    await target.open()
+                await target.close()
+
+    run(check())

@@ -36,8 +36,11 @@ from pamqp.header import ContentHeader
 from yarl import URL
 
 from gateway.errors import RemoteError, RemoteRefused, RemoteUnavailable
+from gateway.stream.bounded import open_bounded
 
 CLOSE_TIME = 3.0
+FRAME_MOST = 4 * 1024 * 1024
+"""Bytes of a frame that RabbitMQ may announce: its own bound is 128 KiB, and a message that it returns has 1 MiB."""
 PRECONDITION_FAILED = 406
 """What RabbitMQ closes the channel with when a message is too large, or its properties cannot be."""
 NO_ROUTE = 312
@@ -74,7 +77,7 @@ class _Transport(TransportFactory):
         self._context = context
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, self.writer = await asyncio.open_connection(url.host, url.port, ssl=self._context)
+        reader, self.writer = await open_bounded(url.host or "", url.port or 0, self._context, FRAME_MOST)
         return reader, self.writer
 
 
