@@ -14,6 +14,7 @@ from gateway.store.event_codes import EventCode
 from gateway.stream import queue, sender
 from gateway.stream.protocols import find_protocols
 from gateway.stream.state import Counters
+from gateway.stream.template import NAMES, PLACES_MOST, SHOWN
 from gateway.streams import traccar
 from gateway.streams.flespi import NOT_IN_SELECTOR
 
@@ -30,7 +31,7 @@ def test_the_tables_are_current():
 
 def test_every_type_has_a_section_and_an_example():
     assert set(BLOCK.findall(PAGE_TEXT)) == {ALL, *PROTOCOLS}
-    assert set(re.findall(r"^## ([a-z]+)$", PAGE_TEXT, re.M)) == set(PROTOCOLS)
+    assert re.findall(r"^## ([a-z]+)$", PAGE_TEXT, re.M) == sorted(PROTOCOLS)
     assert {example["protocol_name"] for example in EXAMPLES} <= set(PROTOCOLS)
 
 
@@ -55,6 +56,15 @@ def test_examples_can_be_created(example):
 def test_the_limits_are_those_of_the_code(said):
     assert said in TEXT
     assert (sender.RETRY_FIRST, sender.RETRY_MOST) == (1, 60)
+
+
+def test_what_a_message_fills_in_is_that_of_the_code():
+    assert f"up to {PLACES_MOST} of these are replaced" in TEXT
+    rows = re.findall(r"^\| (`%.*?%`) \|", PAGE_TEXT, re.M)
+    assert sorted(re.findall(r"%(.*?)%", " ".join(rows))) == sorted(NAMES)
+    filled = {name for name, protocol in PROTOCOLS.items() if SHOWN in str(msgspec.json.schema(protocol.config))}
+    section = PAGE_TEXT.partition("### What a message fills in")[2].partition("| |")[0]
+    assert set(re.findall(r"\(#(\w+)\)", section)) == filled
 
 
 def test_codes_and_counters_are_those_of_the_code():
