@@ -7,6 +7,8 @@ data of trackers goes where the configuration says, and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import zlib
 from collections.abc import Mapping
@@ -43,10 +45,14 @@ class Answer:
         return "".join(sign if sign.isprintable() else "\ufffd" for sign in text[:SHOWN_MOST])
 
     def refusal(self) -> RemoteRefused:
-        """The error that says what was answered."""
+        """The error that says what was answered, where it should have been 200."""
+        wanted = ", not 200" if 200 < self.status < 400 else ""  # these look like a success
         shown = f": {self.excerpt}" if self.excerpt else ""
         return RemoteRefused(
-            f"HTTP {self.status}{shown}", status=self.status, answer=self.excerpt, is_too_large=self.status == 413
+            f"HTTP {self.status}{wanted}{shown}",
+            status=self.status,
+            answer=self.excerpt,
+            is_too_large=self.status == 413,
         )
 
 
@@ -186,4 +192,15 @@ def _reason(error: Exception) -> str:
         error, httpx.HTTPError | OSError
     ):
         return "that is no address, such as https://host/path"
-    return str(error) or type(error).__name__
+    system = _system_error(error) if isinstance(error, httpx.ConnectError) else ""
+    return system or str(error) or type(error).__name__
+
+
+def _system_error(error: BaseException | None) -> str:
+    """Why there is no connection, which httpx hides below "All connection attempts failed"; empty: something else."""
+    while error is not None and not (isinstance(error, OSError) and error.errno):
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
+        error = inner or error.__cause__ or error.__context__
+    if error is None or isinstance(error, ssl.SSLError | socket.gaierror):  # these say more, and by themselves
+        return ""
+    return os.strerror(error.errno or 0)

@@ -140,9 +140,9 @@ def test_a_broken_connection_is_an_error(run, http_target, make_client, answer):
 
 
 def test_a_refused_connection_is_an_error(run, http_target, make_client):
-    """It names the host."""
+    """It names the host, and says what the system says."""
     run(http_target.stop())
-    with pytest.raises(RemoteUnavailable, match=f"^127.0.0.1:{http_target.port}: "):
+    with pytest.raises(RemoteUnavailable, match=f"^127.0.0.1:{http_target.port}: Connection refused$"):
         run(make_client().request("GET", http_target.url))
 
 
@@ -201,6 +201,13 @@ def test_closing_waits_for_what_is_under_way(run, http_target: HttpTarget, make_
         assert (await asking).body == b"late"
 
     run(scenario())
+
+
+def test_a_status_that_looks_like_a_success_is_said_to_be_none():
+    """Only 200 takes messages."""
+    assert str(Answered(201, body=b"made").refusal()) == "HTTP 201, not 200: made"
+    assert str(Answered(302).refusal()) == "HTTP 302, not 200"
+    assert str(Answered(400).refusal()) == "HTTP 400"
 
 
 def test_what_an_error_shows_is_short_and_printable():
