@@ -6,6 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from gateway.errors import RemoteRefused, RemoteUnavailable
 from gateway.store.connection import connect
@@ -201,6 +202,24 @@ def test_a_rejection_of_what_is_not_there_does_not_end_the_stream(run, carrier):
         await carrier.until(lambda: carrier.state(stream).is_connected, "it goes on")
 
     run(check())
+
+
+def test_a_target_that_was_never_there_is_told_of_once(run, carrier):
+    """In the diagnostic log; and not at each attempt."""
+
+    async def away() -> None:
+        raise RemoteUnavailable("nobody is there")
+
+    async def check() -> None:
+        carrier.book().opening = away
+        stream = await carrier.probe()
+        await carrier.until(lambda: carrier.state(stream).counters.failures > 2, "it is tried again and again")
+
+    with capturedLogs() as events:
+        run(check())
+    told = [formatEvent(event) for event in events if "it is tried again" in (formatEvent(event) or "")]
+    assert len(told) == 1
+    assert "cannot connect: nobody is there; it is tried again" in told[0]
 
 
 def test_a_type_that_never_answers_is_ended_after_a_time(run, carrier, monkeypatch):

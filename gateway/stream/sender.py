@@ -123,7 +123,7 @@ class Sender:
             await self._queue.confirm()
             self._state.counters.given_up += given_up
             self._count("given_up", given_up)
-            reason = f"{given_up} messages were not delivered within {self._stream.queue_ttl} s, and are given up"
+            reason = f"messages given up, since they were not delivered within {self._stream.queue_ttl} s: {given_up}"
             self._record("streams", self._stream.id, EventCode.STREAM_REJECTED, reason=reason, given_up=given_up)
             self.log.error("stream {id} ({name}): {reason}", id=self._stream.id, name=self._stream.name, reason=reason)
 
@@ -219,7 +219,7 @@ class Sender:
         reason = f"{type(error).__name__}: {error}" if is_mistake else str(error)
         if is_mistake and (failures == 1 or failures % 100 == 0):
             self.log.failure("stream {id} ({type}) has a mistake", id=self._stream.id, type=self._stream.protocol)
-        was_connected = self._state.is_connected
+        was_connected, was_failing = self._state.is_connected, self._state.state == "failing"
         self._is_failing = self._is_failing or bool(batch)
         self._state.error, self._state.error_at = f"{what}: {reason}", self._now()
         self._become("failing")
@@ -230,7 +230,7 @@ class Sender:
             "streams", self._stream.id, EventCode.STREAM_FAILED,
             reason=f"{what}: {reason}", status=_status(error), **first,
         )  # fmt: skip
-        if was_connected or failures % 100 == 0:
+        if not was_failing or failures % 100 == 0:
             self.log.warn(
                 "stream {id} ({name}): {what}: {reason}; it is tried again",
                 id=self._stream.id, name=self._stream.name, what=what, reason=reason,
