@@ -122,7 +122,7 @@ def test_a_stream_is_created_and_answered(run, redis, named: dict[str, Any]):
     [
         ({"name": "x"}, "protocol_name", "protocol_id or protocol_name is needed"),
         (new(protocol_name="memoir"), "protocol_name", "protocol 'memoir' not found; there are"),
-        ({"protocol_id": 99}, "protocol_id", "memory (9001)"),
+        ({"protocol_id": 99}, "protocol_id", "memory (9001), pigeon (not installed)"),
         (new(protocol_name="pigeon"), "protocol_name", "protocol pigeon cannot be used: pigeons is not installed"),
         (new(queue_ttl=59), "queue_ttl", ">= 60"),
         (new(queue_ttl=604801), "queue_ttl", "should be 60 to 604800, limits.reader_retention"),

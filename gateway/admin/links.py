@@ -73,17 +73,22 @@ def run_types(client: Client, options: Namespace, output: Output) -> list[str]:
     """``plugins|streams types [TYPE]``."""
     path = TYPES[options.kind]
     if not options.name:
-        answer = client.get(*path, "all")
-        output.items(answer.result, (column("id"), column("name"), column("title", shrink=30)), "there is none")
+        fields = "id,name,title,error" if options.kind == "streams" else "id,name,title"
+        answer = client.get(*path, "all", fields=fields)
+        columns = (column("id"), column("name"), column("title", shrink=30), column("error", shrink=30))
+        output.items(answer.result, columns, "there is none")
         return answer.failures
-    answer = client.get(*path, f"name={options.name}", fields="name,description,schema")
+    more = ",error" if options.kind == "streams" else ""
+    answer = client.get(*path, f"name={options.name}", fields=f"name,description,schema{more}")
     if not answer.result:
         raise AdminError(f"there is no type {options.name!r}: see {options.kind} types")
     found = answer.result[0]
     if output.is_json:
         output.items([found], [column("name")], "")
         return answer.failures
-    output.note(found["description"] + "\n")
+    if found.get("error"):
+        raise AdminError(f"{options.name} cannot be used: {found['error']}")
+    output.note(found["description"].replace("``", "`") + "\n")
     output.items(_options(found.get("schema") or {}), OPTIONS, "it has no options")
     return answer.failures
 
@@ -115,4 +120,4 @@ def _type_name(value: Item) -> str:
         return ", ".join(text(one) for one in value["enum"])
     if "anyOf" in value:
         return " or ".join(_type_name(one) for one in value["anyOf"])
-    return str(value.get("type") or value.get("$ref", "").rpartition("/")[2])
+    return str(value.get("type") or "object")  # what a reference leads to is one

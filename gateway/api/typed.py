@@ -100,4 +100,4 @@ def _unknown(types: Mapping[str, Any], what: str, given: str) -> str:
 
 
 def _listed(types: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} ({type.id})" for name, type in types.items()) or "none"
+    return ", ".join(f"{name} ({type.id or 'not installed'})" for name, type in types.items()) or "none"

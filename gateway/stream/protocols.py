@@ -56,7 +56,7 @@ def _protocol(name: str) -> StreamProtocol:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("gateway"):
             raise
-        reason = f"{error.name} is not installed: pip install 'avl-gateway[{name}]', or [streams] for all types"
+        reason = f"{error.name} is not installed: .venv/bin/python -m pip install -e '.[{name}]', then start anew"
         return StreamProtocol(name, reason=reason)
     classes = [
         value
