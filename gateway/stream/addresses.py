@@ -6,16 +6,22 @@ from urllib.parse import SplitResult, urlsplit
 
 from gateway.errors import ItemError
 
+PATHS = {"https": "/path", "postgresql": "/database", "amqps": "/vhost"}
+"""What may follow the port, by the scheme that is recommended."""
+
 
 def check_uri(uri: str, field: str, schemes: tuple[str, ...] = ("http", "https")) -> None:
-    """Whether it is an address with one of these schemes, and a host. Raises ItemError that names ``field``."""
+    """Whether it is an address with one of these schemes, and a host. Raises ItemError that names ``field``.
+
+    The last of the schemes is the one to recommend.
+    """
     try:
         parts = urlsplit(uri)
         is_right = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_right = False
     if not is_right or not uri.isprintable() or " " in uri:
-        raise ItemError(f"should be like {schemes[-1]}://host:port/path", field)
+        raise ItemError(f"should be like {schemes[-1]}://host:port{PATHS.get(schemes[-1], '')}", field)
 
 
 def check_broker(uri: str, field: str, schemes: tuple[str, ...]) -> SplitResult:

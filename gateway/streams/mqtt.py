@@ -143,7 +143,8 @@ class Mqtt(Target):
                 await _connect(endpoint, connection)
                 self._limits = await asyncio.shield(connection.accepted)
         except BrokerUnavailable as error:
-            raise RemoteUnavailable(str(error)) from None
+            is_version = self.config.version == 5 and "protocol version" in str(error).lower()
+            raise RemoteUnavailable(f"{error}{': version should be 4' if is_version else ''}") from None
         except TimeoutError:
             raise RemoteUnavailable("the broker sends no CONNACK") from None
         if not self._limits.takes_qos_1:
@@ -252,7 +253,7 @@ async def _connect(endpoint: IStreamClientEndpoint, connection: TalkingConnectio
     try:
         await from_deferred(endpoint.connect(OneConnection(connection)))
     except Exception as error:  # DNS, TCP and TLS each have errors of their own
-        raise RemoteUnavailable(f"cannot connect: {error or type(error).__name__}") from None
+        raise RemoteUnavailable(str(error).rstrip(".") or type(error).__name__) from None
 
 
 def _why(connection: TalkingConnection) -> str:
