@@ -20,7 +20,7 @@ ALIASES = {
         "unknown_ident": "configuration.unknown_ident",
     },
     DEVICES: {"ident": "configuration.ident", "type": "device_type_id"},
-    PLUGINS: {"type": "type_name"},
+    PLUGINS: {"type": "type_name", "uri": "configuration.uri"},
     STREAMS: {"type": "protocol_name", "protocol": "protocol_name", "uri": "configuration.uri"},
     TOKENS: {},
 }
