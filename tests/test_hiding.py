@@ -45,12 +45,21 @@ def test_secrets_are_hidden_wherever_they_stand():
         *("password", "sasl_password", "passphrase", "secret", "client_secret", "token", "bearer_token", "private_key"),
         *("Authorization", "Proxy-Authorization", "X-Api-Key", "api_key", "apikey", "Cookie", "X-Auth-Key"),
         *("SharedAccessKey", "account_key", "secret_access_key", "credentials"),
+        *("Ocp-Apim-Subscription-Key", "x-functions-key"),
     ],
 )
 def test_names_of_secrets(name: str):
     """Of options, and of what others call theirs in headers and addresses."""
     assert without_secrets({name: "x"}) == {name: "***"}
     assert without_secrets({"uri": f"https://h/?a=1&{name}=x#y"}) == {"uri": f"https://h/?a=1&{name}=***#y"}
+
+
+@pytest.mark.parametrize("name", ["key", "KEY", "sig", "signature", "code"])
+def test_more_names_are_those_of_secrets_in_an_address(name: str):
+    """As map services and web hooks have them."""
+    shown = f"https://h/?{name}=***&language=de&{name}word=x"
+    assert without_secrets({"uri": f"https://h/?{name}=S3&language=de&{name}word=x"}) == {"uri": shown}
+    assert with_secrets({"uri": shown}, {"uri": f"https://h/?{name}=S3"}) == {"uri": shown.replace("***", "S3")}
 
 
 @pytest.mark.parametrize("name", ["uri", "topic", "key", "routing_key", "partition_key", "passenger", "author", "user"])

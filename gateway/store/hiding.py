@@ -6,10 +6,13 @@ import re
 from typing import Any
 
 SECRET = re.compile(
-    r"pass(word|phrase)?$|secret|token|credential|cookie|authorization|(private|api|access|auth|shared|account)[_-]?key",
+    r"pass(word|phrase)?$|secret|token|credential|cookie|authorization|(private|api|access|auth|shared|account)[_-]?key"
+    r"|[a-z]-key$",
     re.IGNORECASE,
 )
 """Names of values that the log and MQTT do not show: options, headers, parameters of an address."""
+OF_QUERY = re.compile(r"key|sig|signature|code", re.IGNORECASE)
+"""More names of an address' parameters, that are something else as an option's."""
 HIDDEN = "***"
 IN_URL = re.compile(r"(?P<before>\w://[^/@:\s?#]*:)(?P<value>[^@/\s]+)(?=@)")
 """The password of an address."""
@@ -76,7 +79,11 @@ def _replaced(url: str, change: Any) -> str:
     url = IN_URL.sub(lambda found: found["before"] + change(found["value"], ""), url)
     return IN_QUERY.sub(
         lambda found: (
-            found["before"] + change(found["value"], found["name"]) if SECRET.search(found["name"]) else found[0]
+            found["before"] + change(found["value"], found["name"]) if _is_secret(found["name"]) else found[0]
         ),
         url,
     )
+
+
+def _is_secret(name: str) -> bool:
+    return bool(SECRET.search(name) or OF_QUERY.fullmatch(name))
