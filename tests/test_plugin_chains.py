@@ -164,7 +164,7 @@ def test_a_plugin_that_cannot_be_used_passes_messages_by(run, scene: Scene, valu
 
 
 def test_drops_and_errors_stand_in_both_logs(run, scene: Scene):
-    """Which message it was is told; an error shows all of it."""
+    """Which message it was is told, with its time beside the entry's own; an error shows all of it."""
 
     async def scenario() -> None:
         wrong = {"expressions": [{"name": "a", "expression": '"x" * 2'}]}
@@ -172,11 +172,12 @@ def test_drops_and_errors_stand_in_both_logs(run, scene: Scene):
         cancel = await scene.add("msg-cancel")
         scene.events.clear()
         assert scene.process(ident="123", din=1) is None
-        about = {"ident": "123", "timestamp": 100, "server.timestamp": 110.5}
+        about = {"ident": "123", "message_timestamp": 100, "server.timestamp": 110.5}
+        message = {"ident": "123", "timestamp": 100, "server.timestamp": 110.5, "din": 1}
         error = {**about, "reason": 'a: column 5: a text is no number; tonumber() reads one: "x" * 2'}
         drop = {**about, "reason": "the message is not registered"}
         assert scene.events == [
-            ("plugins", failing, EventCode.PLUGIN_ERROR, {**error, "device_id": 1, "message": {**about, "din": 1}}),
+            ("plugins", failing, EventCode.PLUGIN_ERROR, {**error, "device_id": 1, "message": message}),
             ("devices", 1, EventCode.PLUGIN_ERROR, {**error, "plugin_id": failing}),
             ("plugins", cancel, EventCode.PLUGIN_STATUS, {**drop, "device_id": 1}),
             ("devices", 1, EventCode.PLUGIN_STATUS, {**drop, "plugin_id": cancel}),

@@ -34,8 +34,8 @@ SLOW = 0.05
 MESSAGE_MOST = 1024 * 1024
 """Bytes of a message as JSON, after a plugin: trackers send 64 KiB at most, and what one sends can be named twice."""
 TIMES = ("timestamp", "server.timestamp")
-EXCERPT = ("ident", "timestamp", "server.timestamp")
-"""What tells which message an entry of the log is about."""
+EXCERPT = {"ident": "ident", "timestamp": "message_timestamp", "server.timestamp": "server.timestamp"}
+"""What tells which message an entry of the log is about, and how it is called there: ``timestamp`` is the entry's."""
 
 
 class Use:

@@ -169,7 +169,7 @@ class Chains:
 
     def _tell(self, trouble: Trouble) -> None:
         code = EventCode.PLUGIN_STATUS if trouble.is_drop else EventCode.PLUGIN_ERROR
-        about = {name: trouble.message[name] for name in EXCERPT if name in trouble.message}
+        about = {called: trouble.message[name] for name, called in EXCERPT.items() if name in trouble.message}
         reason = trouble.reason or ("the message is not registered" if trouble.is_drop else "")
         shown = {} if trouble.is_drop else {"message": trouble.message}
         self._record("plugins", trouble.item.id, code, device_id=trouble.device.id, reason=reason, **about, **shown)
