@@ -240,6 +240,15 @@ def test_the_topic_has_what_its_masks_say(run, topic):
     run(check())
 
 
+def test_an_ident_that_no_topic_can_be_called_is_in_another_one(run, topic):
+    async def check() -> None:
+        assert not await topic.deliver({"ident": "..", "n": 1}, topic="%ident%")
+        (record,) = await topic.cluster.records("_")
+        assert json.loads(record.value)["n"] == 1
+
+    run(check())
+
+
 def test_compressed_records_are_smaller_and_the_same(run, topic):
     async def check() -> None:
         messages = [{"n": n, "text": "abcdefgh" * 50} for n in range(200)]

@@ -18,6 +18,8 @@ from gateway.stream.template import SHOWN, Template, check_template
 from gateway.stream.tls import CaFile, tls_context
 
 KiB = 1024
+TOPIC_MOST = 249
+"""Characters of a topic's name."""
 BATCH_BYTES = 512 * KiB
 """Of a record batch at most; brokers take 1 MiB if they are not told otherwise."""
 YIELD_AFTER = 200
@@ -57,7 +59,7 @@ class Kafka(Target):
             str,
             Meta(
                 min_length=1,
-                max_length=249,
+                max_length=TOPIC_MOST,
                 description=f"{SHOWN} in it are replaced; characters that a topic cannot have become _",
             ),
         ]
@@ -83,7 +85,7 @@ class Kafka(Target):
                 raise ItemError(f"should be like host:9092, not {broker}", "configuration.brokers")
         check_template(config.topic, "configuration.topic")
         example = Template(config.topic, StreamInfo(1, "")).of(PROBE)
-        if _cleaned(example) != example or example in (".", ".."):
+        if _cleaned(example) != example:
             reason = f"should have letters, digits, dots, _ and - only, and {SHOWN}"
             raise ItemError(reason, "configuration.topic")
         if (config.sasl == "none") != (not config.username and not config.password):
@@ -215,8 +217,8 @@ class Kafka(Target):
 
 PROBE = Outgoing(b'{"device.name":"name"}', "ident", 1, 1)
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]")
-TOPIC_MOST = 249
 
 
 def _cleaned(topic: str) -> str:
-    return _FORBIDDEN.sub("_", topic)[:TOPIC_MOST] or "_"
+    cleaned = _FORBIDDEN.sub("_", topic)[:TOPIC_MOST]
+    return "_" if cleaned in ("", ".", "..") else cleaned
