@@ -78,7 +78,7 @@ def test_the_file_wins_over_defaults_and_the_environment_over_the_file(write):
         ("[mqtt]\ntelemetry = 1", r"telemetry: 1 should be true or false"),
         ("[limits]\nconnections = 0", r"connections: 0 should be a number not below 1"),
         ('[limits]\nlogin_time = "x"', r"login_time: 'x' should be a number"),
-        ("[gateway]\nworkers = 2", r"workers: 2 should be 1: this version runs as one process"),
+        ("[gateway]\nworkers = 65", r"workers: 65 should be a number from 0 to 64"),
         ("redis = 5", r"redis: should be a section, \[redis\]"),
         ("[channels]\nname = 'x'", r"channels: should be written \[\[channels\]\]"),
         ('[[channels]]\nname = "x"\nlisten = "tcp:1"', r"\[\[channels\]\] number 1 listen: 'tcp:1' should be a list"),
