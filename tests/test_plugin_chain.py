@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -142,7 +143,7 @@ def test_an_error_that_was_meant_is_no_mistake(logged) -> None:
     before = metrics.value("plugin_mistakes", type="does")
     through(Does(fails(RemoteUnavailable("away"))))
     assert metrics.value("plugin_mistakes", type="does") == before
-    assert logged == []
+    assert not any("has a mistake" in text for text, *_ in logged)
 
 
 def test_a_slow_plugin_is_warned_of(logged, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,14 +160,19 @@ def test_a_slow_plugin_is_warned_of(logged, monkeypatch: pytest.MonkeyPatch) -> 
     through(Does(dawdles))
     through(Does(marks("quick")))
     assert metrics.value("plugin_slow", type="does") == before + 1
-    assert before > 0 or "derive it from RemotePlugin" in logged[0][0]
+    assert before > 0 or any("derive it from RemotePlugin" in text for text, _ in logged)
 
 
 def test_drops_and_errors_are_counted() -> None:
-    counted = ("plugin_messages_dropped", "plugin_errors")
-    before = [metrics.value(name, type="does") for name in counted]
+    """By type and by plugin; the first error of a plugin is logged, too."""
+    before = counts_of_plugins()
     through(Does(fails()), Does(drops()))
-    assert [metrics.value(name, type="does") - n for name, n in zip(counted, before, strict=True)] == [1, 1]
+    assert counts_of_plugins() - before == {("plugin_errors", "1"): 1, ("plugin_messages_dropped", "2"): 1}
+
+
+def counts_of_plugins() -> Counter[tuple[str, str]]:
+    names = ("plugin_errors", "plugin_messages_dropped")
+    return Counter({(name, dict(of)["plugin"]): n for name, of, n in metrics.counters() if name in names})
 
 
 # -- with those that ask others

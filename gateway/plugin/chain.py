@@ -31,6 +31,7 @@ log = Logger()
 
 SLOW = 0.05
 """Seconds after which a plugin that should answer at once is told of: all trackers wait for it."""
+LOG_EVERY = 1000
 MESSAGE_MOST = 1024 * 1024
 """Bytes of a message as JSON, after a plugin: trackers send 64 KiB at most, and what one sends can be named twice."""
 TIMES = ("timestamp", "server.timestamp")
@@ -224,9 +225,14 @@ class Chain:
 
     def _tell(self, link: Link, reason: str, message: Message, *, is_drop: bool = False) -> None:
         if is_drop:
-            metrics.count("plugin_messages_dropped", type=link.plugin.name)
+            metrics.count("plugin_messages_dropped", type=link.plugin.name, plugin=str(link.item.id))
         else:
-            metrics.count("plugin_errors", type=link.plugin.name)
+            count = metrics.count("plugin_errors", type=link.plugin.name, plugin=str(link.item.id))
+            if count == 1 or count % LOG_EVERY == 0:
+                log.warn(
+                    "plugin {id} ({name}): {reason} ({n}. message that it failed on)",
+                    id=link.item.id, name=link.item.name, reason=reason, n=count,
+                )  # fmt: skip
         self.tell(Trouble(link.item, self.device, reason, is_drop, message))
 
     def _warn(self, link: Link, seconds: float) -> None:
