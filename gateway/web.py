@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
+import stat
 import zlib
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -23,6 +24,8 @@ from gateway.errors import ConfigError, RemoteRefused, RemoteUnavailable
 
 ANSWER_MOST = 4 * 1024 * 1024
 """Bytes of an answer that are taken."""
+PEM_MOST = 16 * 1024 * 1024
+"""Bytes of a file of certificates or keys; the system's has some 200 KiB."""
 SHOWN_MOST = 300
 """Characters of an answer that an error shows."""
 ENCODINGS = "gzip, deflate"
@@ -165,11 +168,23 @@ class WebClient:
         )
 
 
+def check_pem(*paths: str) -> None:
+    """Whether these are files that can be read: a pipe keeps the thread that does it, and a device never ends.
+
+    Empty ones are left out. Raises OSError.
+    """
+    for path in filter(None, paths):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > PEM_MOST:
+            raise OSError(f"it is not a regular file of {PEM_MOST} bytes at most")
+
+
 def tls_context(ca_file: str) -> ssl.SSLContext:
     """Reads files: for threads. Raises ConfigError where ``ca_file`` cannot be used."""
     try:
+        check_pem(ca_file)
         return ssl.create_default_context(cafile=ca_file or None)
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(f"ca_file {ca_file!r} should be a file of certificates (PEM): {error}") from None
 
 

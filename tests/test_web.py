@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import zlib
 
 import pytest
 
 from gateway.errors import ConfigError, RemoteRefused, RemoteUnavailable
-from gateway.web import SHOWN_MOST, WebClient
+from gateway.mqtt.certificates import tls_options
+from gateway.stream.tls import tls_context
+from gateway.web import PEM_MOST, SHOWN_MOST, WebClient
 from gateway.web import Answer as Answered
 from tests.authority import Authority
 from tests.targets.http import CLOSE, NEVER, Answer, HttpTarget
@@ -187,6 +190,25 @@ def test_a_wrong_ca_file_is_said_when_opening(run, make_client, tmp_path, conten
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"ca\.pem.*certificates"):
         run(make_client(ca_file=str(path)).open())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_a_ca_file_that_does_not_end_is_not_read(run, make_client, tmp_path, kind):
+    """Nobody may ever write into a pipe, and the thread that reads it would be lost to all others."""
+    path = tmp_path / "ca.pem"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(PEM_MOST + 1)
+    with pytest.raises(ConfigError, match=r"ca\.pem.*not a regular file of 16777216 bytes at most"):
+        run(asyncio.wait_for(make_client(ca_file=str(path)).open(), 5))
+    with pytest.raises(ConfigError, match=r"ca\.pem.*not a regular file of 16777216 bytes at most"):
+        tls_options("host", str(path))
+    with pytest.raises(ConfigError, match=r"ca\.pem.*not a regular file of 16777216 bytes at most"):
+        run(asyncio.wait_for(tls_context(cert_file=str(path)), 5))
 
 
 def test_closing_waits_for_what_is_under_way(run, http_target: HttpTarget, make_client):

@@ -12,6 +12,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from gateway.errors import ConfigError
+from gateway.web import check_pem
 
 END_CERTIFICATE = b"-----END CERTIFICATE-----"
 
@@ -33,7 +34,7 @@ def _trust(ca_file: str, prefix: str) -> Any:
     if not ca_file:
         return platformTrust()
     try:
-        blocks = Path(ca_file).read_bytes().split(END_CERTIFICATE)[:-1]
+        blocks = _read(ca_file).split(END_CERTIFICATE)[:-1]
         certificates = [Certificate.loadPEM(block + END_CERTIFICATE + b"\n") for block in blocks]
     except Exception as error:  # OpenSSL has errors of its own
         raise ConfigError(f"{prefix}ca_file: {ca_file}: {error}") from error
@@ -42,14 +43,19 @@ def _trust(ca_file: str, prefix: str) -> Any:
     return trustRootFromCertificates(certificates)
 
 
+def _read(path: str) -> bytes:
+    check_pem(path)
+    return Path(path).read_bytes()
+
+
 def _own(cert_file: str, key_file: str, prefix: str) -> dict[str, Any]:
     """As Twisted's CertificateOptions takes it; its own classes wrap what pyOpenSSL does not want any more."""
     try:
-        certificate, *chain = load_pem_x509_certificates(Path(cert_file).read_bytes())
+        certificate, *chain = load_pem_x509_certificates(_read(cert_file))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{prefix}cert_file: {cert_file} should hold a certificate in PEM: {error}") from None
     try:
-        key = load_pem_private_key(Path(key_file).read_bytes(), None)
+        key = load_pem_private_key(_read(key_file), None)
     except (OSError, ValueError, TypeError) as error:  # TypeError: it has a passphrase
         raise ConfigError(f"{prefix}key_file: {key_file} should hold a key in PEM: {error}") from None
     if key.public_key() != certificate.public_key():

@@ -36,8 +36,9 @@ def _context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
     context = web.tls_context(ca_file)
     if cert_file:
         try:
+            web.check_pem(cert_file, key_file)
             # without a passphrase OpenSSL would ask for one at the terminal
             context.load_cert_chain(cert_file, key_file or None, password="")
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError, ssl.SSLError) as error:
             raise ConfigError(f"cert_file {cert_file!r} should be a certificate with its key (PEM): {error}") from None
     return context
