@@ -41,7 +41,7 @@ SHOWN: dict[Kind, str] = {
     "messages_ttl,messages_rotate,messages_size,connected,last_active",
     PLUGINS: "id,name,enabled,type_id,type_name,priority,validate_message,configuration,metadata,devices_count,error",
     STREAMS: "id,name,enabled,protocol_id,protocol_name,queue_ttl,validate_message,configuration,metadata,"
-    "channels_count,devices_count,queue_size,state,error,error_at,delivered_at,counters",
+    "channels_count,devices_count,queue_size,state,error,error_at,next_attempt_at,delivered_at,counters",
     TOKENS: "",
 }
 """What ``show`` asks for; empty: what the API gives by itself."""

@@ -39,6 +39,7 @@ class StreamView(Struct):
     state: str | UnsetType = UNSET
     error: str | UnsetType = UNSET
     error_at: float | UnsetType | None = UNSET
+    next_attempt_at: float | UnsetType | None = UNSET
     delivered_at: float | UnsetType | None = UNSET
     counters: dict[str, int] | UnsetType = UNSET
     blocked: int | UnsetType = UNSET
@@ -65,6 +66,7 @@ def stream_table(parts: Parts, configuration: Callable[[Stream], Json], sizes: d
         "state": lambda stream: status(stream.id).state,
         "error": lambda stream: status(stream.id).error,
         "error_at": lambda stream: status(stream.id).error_at,
+        "next_attempt_at": lambda stream: status(stream.id).next_attempt_at,
         "delivered_at": lambda stream: status(stream.id).delivered_at,
         "counters": lambda stream: asdict(status(stream.id).counters),
         "blocked": lambda stream: CONFIGURATION_INVALID if status(stream.id).state == "blocked" else 0,

@@ -237,7 +237,9 @@ class Sender:
             )  # fmt: skip
         if not isinstance(error, RemoteRefused) or not self._is_open:
             await self._close()
-        await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
+        pause = self._delay * random.uniform(0.5, 1.0)
+        self._state.next_attempt_at = self._now() + pause
+        await asyncio.sleep(pause)
         self._delay = min(self._delay * 2, RETRY_MOST)
 
     def _about(self, outgoing: Outgoing) -> dict[str, Any]:
@@ -257,7 +259,7 @@ class Sender:
 
     def _become(self, state: str) -> None:
         if state == "connected":
-            self._state.error, self._state.error_at = "", None
+            self._state.error, self._state.error_at, self._state.next_attempt_at = "", None, None
         if state != self._state.state:
             self._state.state, self._state.since = state, self._now()
             self._changed(self._stream)

@@ -32,6 +32,8 @@ class StreamState:
     error_at: float | None = None
     since: float = 0.0
     """When the state began, UNIX seconds."""
+    next_attempt_at: float | None = None
+    """While it fails: when it is tried again."""
     delivered_at: float | None = None
     counters: Counters = field(factory=Counters)
 
