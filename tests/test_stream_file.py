@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_no_part_of_a_line(run, tmp_path):
         (b"", b""),
         (b'{"n":0}\n{"n":1,"te', b'{"n":0}\n'),
         (b'{"n"', b""),
-        (b"# begun by hand", b"# begun by hand\n"),
+        (b'{"n":0}\n# by hand', b'{"n":0}\n# by hand\n'),
         (b'{"n":0}\n', b'{"n":0}\n'),
         (b"{" + b"x" * CUT_MOST, b"{" + b"x" * CUT_MOST + b"\n"),
     ],
@@ -236,6 +236,22 @@ def test_what_a_power_cut_left_of_a_line_does_not_spoil_the_next_one(run, tmp_pa
 
     run(check())
     assert path.read_bytes() == left
+
+
+@pytest.mark.parametrize("found", [b"*2\r\n$6\r\nSELECT\r\n", b"zOytMCePhG5CzIpKR1vv\n", b"[gateway]\n", b"\0"])
+def test_a_file_of_others_is_left_as_it_is(run, tmp_path, found):
+    """Such as the gateway's own, to which a path may lead by mistake or by intent."""
+    path = tmp_path / "appendonly.aof"
+    path.write_bytes(found)
+
+    async def check() -> None:
+        file = made(path)
+        with pytest.raises(RemoteUnavailable, match=r"appendonly\.aof: has something else than messages"):
+            await file.open()
+        await file.close()
+
+    run(check())
+    assert path.read_bytes() == found
 
 
 def test_what_is_no_file_is_not_written_to(run, tmp_path):

@@ -31,7 +31,7 @@ class File(Target):
 
     A batch is delivered when it is synchronized to the disk. A file that would become larger than its bound is renamed
     to ``PATH.1``, that one to ``PATH.2``, and so on; one that was moved away is begun anew. Two streams cannot write to
-    the same file.
+    the same file, and none writes to a file that does not begin as a message does.
     """
 
     class Config(Options):
@@ -147,6 +147,8 @@ class Lines:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(0, "another stream, or another program, has locked it") from None
+        if os.pread(fd, 1, 0) not in (b"", b"{"):  # such as Redis' append-only file, which would be spoiled
+            raise OSError(0, "has something else than messages")
 
     def _mend(self, fd: int) -> None:
         """After a power cut the last line may be a part of one: it was not confirmed, and comes once more."""
