@@ -14,6 +14,8 @@ from redis import Redis as Client
 
 from gateway.errors import ItemError, RemoteRefused, RemoteUnavailable
 from gateway.store.event_codes import EventCode
+from gateway.stream import resp
+from gateway.stream.resp import ANSWERS_MOST
 from gateway.stream.target import Outgoing, StreamInfo
 from gateway.streams.redis import Redis
 from tests.authority import Authority
@@ -303,3 +305,50 @@ def test_what_cannot_be_or_would_harm_a_gateway_is_refused(field, value):
 @pytest.mark.parametrize("key", ["messages", "a%ident%", "gateway", "gw%", "trackers:%device.id%"])
 def test_what_can_be_is_taken(uri, key):
     Redis.check(Redis.Config(uri=uri, key=key))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ([b"*2000000000\r\n"], "100000 or more elements or bytes was announced"),
+        ([b"*20000", b"00000\r\n"], "100000 or more elements or bytes was announced"),
+        ([b"*2\r\n*+2000000000\r\n"], "100000 or more elements or bytes was announced"),
+        ([b"+" + b"x" * (ANSWERS_MOST + 1)], "answers of more than 16777216 bytes"),
+    ],
+)
+def test_no_room_is_made_for_answers_of_any_length(run, answer, said):
+    """A Redis that is somebody else's, or none, cannot have the gateway take gigabytes."""
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read(100)
+            for part in answer:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            await reader.read()
+        writer.close()
+
+    async def check() -> None:
+        async with await asyncio.start_server(other, "127.0.0.1", 0) as server:
+            uri = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            target = Redis(Redis.Config(uri=uri, timeout=3.0), StreamInfo(1, "stream"))
+            with pytest.raises(RemoteUnavailable, match=said):
+                await target.open()
+            await target.close()
+
+    run(check())
+
+
+def test_the_bound_is_that_of_one_batch(run, redis_target, monkeypatch):
+    """A connection may have any number of answers."""
+    monkeypatch.setattr(resp, "ANSWERS_MOST", 100_000)
+
+    async def check() -> None:
+        target = Redis(Redis.Config(uri=redis_target.url), StreamInfo(1, "stream"))
+        await target.open()
+        for _ in range(5):
+            assert not await target.deliver([Outgoing(b"{}", "a") for _ in range(1000)])
+        await target.close()
+
+    run(check())

@@ -14,14 +14,14 @@ import redis.exceptions
 from msgspec import Meta
 from redis.asyncio import ConnectionPool
 from redis.asyncio import Redis as Client
-from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from gateway.errors import ItemError, RemoteError, RemoteRefused, RemoteUnavailable
+from gateway.stream.resp import BOUNDED, TlsConnection
 from gateway.stream.target import Options, Outgoing, Rejection, StreamInfo, Target, Timeout
 from gateway.stream.template import SHOWN, Template, check_template, fixed_begin
-from gateway.web import tls_context
 
 OWN_KEYS = "gw:"
 """What all keys of a gateway begin with: two characters too many in a URI, and a stream would write among them."""
@@ -149,9 +149,8 @@ class Redis(Target):
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # the sender knows whether a batch may be sent twice
         }
-        kind = options.pop("connection_class", Connection)
-        if kind is SSLConnection:
-            kind = TlsConnection
+        kind = BOUNDED[options.pop("connection_class", Connection)]
+        if kind is TlsConnection:
             options["ssl_ca_certs"] = self.config.ca_file
         return {"connection_class": kind, **options}
 
@@ -163,15 +162,6 @@ class Redis(Target):
             raise _refusal(error, self._place) from None
         except (OSError, TimeoutError, EOFError, UnicodeError, ValueError) as error:
             raise RemoteUnavailable(f"{self._place}: {error or type(error).__name__}") from None
-
-
-class TlsConnection(SSLConnection):
-    """Reads the certificates in a thread."""
-
-    async def _connect(self) -> None:
-        if self.ssl_context.context is None:
-            self.ssl_context.context = await asyncio.to_thread(tls_context, str(self.ca_certs or ""))
-        await super()._connect()  # type: ignore[no-untyped-call]
 
 
 NOES = (
