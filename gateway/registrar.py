@@ -55,8 +55,9 @@ def apply_position_rules(message: Message, device: Device) -> None:
 
 
 BEFORE_PLUGINS: tuple[Callable[[Message, Device], None], ...] = (add_identity,)
-AFTER_PLUGINS: tuple[Callable[[Message, Device], None], ...] = (add_identity, apply_position_rules)
-"""What happens to a message, in order, before it is merged and stored: the first ones, its plugins, the second ones."""
+AFTER_PLUGINS: tuple[Callable[[Message, Device], None], ...] = (apply_position_rules,)
+"""What happens to a message, in order, before it is merged and stored: the first ones, its plugins and the first ones
+once more, for plugins may have changed it, the second ones."""
 
 
 @define
@@ -75,9 +76,12 @@ def finished(arrived: Arrived, device: Device) -> Arrived:
     """The message after its plugins, as it is merged and stored."""
     message = arrived.message
     had_position = msg.LATITUDE in message or msg.LONGITUDE in message
-    for step in AFTER_PLUGINS:
+    has_plugins = bool(arrived.fingerprint)
+    for step in (*BEFORE_PLUGINS, *AFTER_PLUGINS) if has_plugins else AFTER_PLUGINS:
         step(message, device)
-    return Arrived(message, arrived.is_posted, had_position and msg.LATITUDE not in message, arrived.fingerprint)
+    if not had_position or msg.LATITUDE in message:
+        return arrived
+    return Arrived(message, arrived.is_posted, True, arrived.fingerprint)
 
 
 class Registrar:
