@@ -15,7 +15,7 @@ OPTIONS = (
     column("option"),
     column("type", drop=2, shrink=12),
     column("default", drop=1, shrink=12),
-    column("meaning", shrink=30),
+    column("meaning", shrink=30, is_folded=True),
 )
 
 

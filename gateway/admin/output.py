@@ -34,7 +34,7 @@ LIST_MOST = 4
 class Column:
     """``cell`` makes the text of an item. ``drop``: the column with the greatest one goes first, 0 never goes.
     ``shrink``: it may be cut to so many characters before any column goes; 0: it may not. ``is_told``: what had no room
-    stands below the table, as a whole."""
+    stands below the table, as a whole. ``is_folded``: it goes on in the next line instead of being cut."""
 
     title: str
     cell: Callable[[Item], str]
@@ -42,6 +42,7 @@ class Column:
     shrink: int = 0
     is_number: bool = False
     is_told: bool = False
+    is_folded: bool = False
 
 
 def column(
@@ -51,10 +52,11 @@ def column(
     show: Callable[[Any], str] | None = None,
     shrink: int = 0,
     is_told: bool = False,
+    is_folded: bool = False,
 ) -> Column:
     """The column of a field; dots lead into objects."""
     shown = show or text
-    return Column(title, lambda item: shown(part(item, name or title)), drop, shrink, show is count, is_told)
+    return Column(title, lambda item: shown(part(item, name or title)), drop, shrink, show is count, is_told, is_folded)
 
 
 class _Console(Console):
@@ -131,7 +133,13 @@ class Output:
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, PADDING, 0, 0))
         for one, width in widths.items():
             side = "right" if one.is_number else "left"
-            table.add_column(one.title, justify=side, no_wrap=True, overflow="ellipsis", width=width)  # type: ignore[arg-type]
+            table.add_column(
+                one.title,
+                justify=side,  # type: ignore[arg-type]
+                no_wrap=not one.is_folded,
+                overflow="fold" if one.is_folded else "ellipsis",
+                width=width,
+            )
         for row in rows:
             table.add_row(*map(Text, row))
         self._console.print(table)

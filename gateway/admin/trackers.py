@@ -129,7 +129,7 @@ def run_logs(client: Client, options: Namespace, output: Output) -> list[str]:
         column("item", "origin_id", drop=3),
         Column("event", lambda entry: _event(entry, codes)),
         column("ident", drop=2),
-        Column("details", lambda entry: _details(entry, codes), drop=1, shrink=30),
+        Column("details", lambda entry: _details(entry, codes), drop=1, shrink=30, is_folded=True),
     )
     output.items(entries, columns, "nothing is logged")
     return answer.failures
