@@ -240,6 +240,14 @@ def test_what_must_be_read_stands_below_the_table_if_it_was_cut(capsys, monkeypa
     assert "".join(told).replace(" ", "") == f"{ITEM['name']}:{ITEM['long']}"
 
 
+def test_what_is_told_at_length_goes_on_in_the_next_line(capsys, monkeypatch):
+    """Nothing of it is cut."""
+    meaning = column("long", shrink=8, is_folded=True)
+    _, *lines = _table(capsys, monkeypatch, 60, columns=(*COLUMNS[:3], meaning))
+    assert len(lines) == 3
+    assert "".join(line[36:] for line in lines) == ITEM["long"]
+
+
 def test_columns_without_anything_in_them_are_left_out(capsys, monkeypatch):
     """Unless they are what the table is about."""
     head, *_ = _table(capsys, monkeypatch, 120, [{"long": "x"}])
