@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.errors import StoreFull
 from gateway.expressions import compile_expression
 from gateway.store.reader import LogReader
-from gateway.stream.queue import COUNTED_MOST, READ_ENTRIES, Queue, count_waiting
+from gateway.stream.queue import COUNTED_MOST, LOOKED_MOST, READ_ENTRIES, Queue, count_waiting
 from gateway.stream.selection import Form, Selection
 from tests.streaming import KEYS, NOW, Carrier
 
@@ -244,6 +244,36 @@ def test_in_memory_is_little_more_than_was_asked_for(run, redis):
         assert len(queued.queue.head(10_000)) <= 2 * READ_ENTRIES
         await queued.queue.fill(500)
         assert 500 <= len(queued.queue.head(10_000)) <= 500 + 2 * READ_ENTRIES
+        await queued.carrier.close()
+
+    run(check())
+
+
+def test_what_is_not_for_the_stream_is_neither_kept_nor_waited_for(run, redis):
+    """A stream of one device among thousands that was away for a day would have the whole day in memory, and deliver
+    nothing until it has read all of it."""
+
+    async def check() -> None:
+        queued = Queued(redis)
+        await queued.begin()
+        text = orjson.dumps({"ident": "x", "timestamp": NOW, "server.timestamp": NOW, "n": 1, "keep": True})
+        foreign = {"device": 77, "ident": "x", "messages": text}
+        await queued.add(2, [True], 1)
+        async with redis.pipeline(transaction=False) as pipe:
+            for _ in range(LOOKED_MOST + 3 * READ_ENTRIES):
+                pipe.xadd(KEYS.device_log, foreign)
+            await pipe.execute()
+        await queued.queue.fill(10)
+        assert [outgoing.message["n"] for outgoing in queued.queue.head(10)] == [1]
+        assert len(queued.queue._items) == 2
+        queued.queue.drop(1)
+        await queued.queue.confirm()
+        rows = await redis.xrange(KEYS.device_log)
+        place = [id.decode() for id, _ in rows].index(await queued.cursor(2))
+        assert LOOKED_MOST - 1 <= place < len(rows) - 1
+        await queued.queue.fill(10)
+        await queued.queue.confirm()
+        assert await queued.cursor(2) == rows[-1][0].decode()
         await queued.carrier.close()
 
     run(check())

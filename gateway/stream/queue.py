@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 
-from attrs import define, frozen
+from attrs import define, evolve, field
 
 from gateway.store.keys import ShardKeys
 from gateway.store.reader import LogEntry, LogReader
@@ -25,15 +25,21 @@ YIELD_AFTER = 200
 """Messages looked at until trackers have their turn, some 2 ms."""
 CONFIRM_INTERVAL = 0.5
 """Seconds between two writes of a cursor that moves over what is not for the stream."""
+LOOKED_MOST = 5000
+"""Packets looked at for a batch that has something: it goes out then, though it is not full."""
 COUNTED_MOST = 2000
 """Packets of each log that are looked at to say how much waits."""
 
 
-@frozen
+@define
 class Place:
-    """The end of an entry in the queue: all before it is done with when it is reached."""
+    """The ends of entries in the queue, by log: all up to them is done with when they are reached.
 
-    entry: LogEntry
+    There is one between two messages at most, however many entries have nothing for the stream.
+    """
+
+    ends: dict[str, LogEntry] = field(factory=dict)
+    """Without their messages."""
 
 
 @define
@@ -73,12 +79,17 @@ class Queue:
         return passed
 
     async def fill(self, count: int) -> None:
-        """Have ``count`` messages ready, or as many as there are now. Raises StoreError."""
+        """Have ``count`` messages ready, or as many as there are now; fewer where they lie far apart.
+
+        Raises StoreError.
+        """
+        looked = 0
         while self._count < count:
             entries = await self._reader.read(READ_ENTRIES)
             await self._take(entries)
             self._advance()
-            if not entries or not self._reader.is_behind:
+            looked += len(entries)
+            if not entries or not self._reader.is_behind or (self._count and looked >= LOOKED_MOST):
                 return
             if not self._count:
                 await self._confirm_sometimes()
@@ -99,10 +110,17 @@ class Queue:
                     else:
                         self._items.append(outgoing)
                         self._count += 1
-            self._items.append(Place(entry))
+            self._end(entry)
             if since_yield >= YIELD_AFTER:
                 since_yield = 0
                 await asyncio.sleep(0)
+
+    def _end(self, entry: LogEntry) -> None:
+        if not self._items or not isinstance(self._items[-1], Place):
+            self._items.append(Place())
+        place = self._items[-1]
+        assert isinstance(place, Place)
+        place.ends[entry.stream] = evolve(entry, messages=[])
 
     def head(self, count: int) -> list[Outgoing]:
         """The next messages, ``count`` at most; they stay in the queue."""
@@ -123,7 +141,7 @@ class Queue:
         """Be done with the first of the queue; whether it was a message."""
         item = self._items.popleft()
         if isinstance(item, Place):
-            self._done[item.entry.stream] = item.entry
+            self._done |= item.ends
             return False
         self._count -= 1
         return True
