@@ -10,7 +10,7 @@ from attrs import evolve
 from gateway.errors import IdentTaken, ItemError, NoSuchItem, StoreError, StoreUnavailable
 from gateway.store import keys
 from gateway.store.item import JSON_MOST, Device, decoded
-from gateway.store.items import Change, Items
+from gateway.store.items import Change, Items, Link
 
 TRACKER = {"name": "x", "protocol_id": 14, "device_type_id": 303}
 
@@ -160,8 +160,8 @@ class Deaf:
     def __getattr__(self, name: str):
         return getattr(self._redis, name)
 
-    async def hset(self, *arguments):
-        await self._redis.hset(*arguments)
+    async def hset(self, *arguments, **values):
+        await self._redis.hset(*arguments, **values)
         if self.is_deaf:
             raise TimeoutError("no answer")
 
@@ -198,6 +198,27 @@ def test_what_redis_took_without_an_answer_is_mended(run, redis):
         assert [device.ident for device in items.devices.values()] == ["1", "2"]
         assert again.purges == items.purges == {}
         await items.create_device(ident="3", **TRACKER)
+
+    run(scenario())
+
+
+def test_links_that_redis_removed_with_an_item_without_an_answer_are_mended(run, redis):
+    """The item is still there, and so is what it is linked with: also after the next start."""
+
+    async def scenario() -> None:
+        deaf = Deaf(redis)
+        items = Items(deaf)
+        device = await items.create_device(ident="1", **TRACKER)
+        stream = await items.create_stream(name="s", protocol="file", configuration={"path": "/tmp/x"})
+        [made] = await items.links.put([Link("streams", stream.id, "devices", device.id)])
+        deaf.is_deaf = True
+        for job in (items.delete_device(device.id), items.delete_other("streams", stream.id)):
+            with pytest.raises(StoreUnavailable):
+                await job
+        deaf.is_deaf = False
+        assert not len((await loaded(redis)).links)
+        await items.mend()
+        assert (await loaded(redis)).links.of("streams", stream.id, "devices") == {device.id: made}
 
     run(scenario())
 

@@ -293,7 +293,8 @@ class Items:
 
     async def _remove(self, kind: str, old: Item, configured_as: str | None) -> None:
         """From Redis and the mirror, with its links."""
-        await self.records.remove(kind, old, configured_as, self.links.names_of(kind, old.id))
+        with self.links.leaving(kind, old.id) as names:
+            await self.records.remove(kind, old, configured_as, names)
         del self.of(kind)[old.id]
         self.links.forget(kind, old.id)
 

@@ -213,9 +213,12 @@ class Links:
     def _has_both_ends(self, link: Link) -> bool:
         return self._exists(link.kind, link.id) and self._exists(link.to, link.to_id)
 
-    def names_of(self, kind: str, id: int) -> list[str]:
-        """The fields in Redis of all links of an item, whichever end it is."""
-        return [link.name for link in self._all_of(kind, id)]
+    @contextmanager
+    def leaving(self, kind: str, id: int) -> Iterator[list[str]]:
+        """While an item is removed from Redis: the fields there of its links, whichever end it is, which go with it."""
+        links = self._all_of(kind, id)
+        with self._in_doubt(links):
+            yield [link.name for link in links]
 
     def forget(self, kind: str, id: int) -> None:
         """The item is deleted, and its links have gone from Redis with it."""
