@@ -303,6 +303,34 @@ def test_a_change_whose_answer_got_lost_is_taken_back(run, redis, monkeypatch):
     run(scenario())
 
 
+def test_what_was_stored_is_known_also_where_that_of_a_deleted_item_cannot_be_removed(run, redis, monkeypatch):
+    """Redis and the mirror say the same of the other links."""
+
+    async def scenario() -> None:
+        items = await items_with_devices(redis)
+        links, store = items.links, redis.hset
+
+        async def store_while_a_device_is_deleted(*args: Any, **values: Any) -> None:
+            await store(*args, **values)
+            if len(values.get("mapping", ())) == 2:
+                await items.delete_device(2)
+
+        async def refuse(*_: Any) -> None:
+            raise RedisConnectionError("gone")
+
+        monkeypatch.setattr(redis, "hset", store_while_a_device_is_deleted)
+        monkeypatch.setattr(redis, "hdel", refuse)
+        with pytest.raises(StoreError):
+            await links.put([link(1, 1), link(1, 2)])
+        monkeypatch.undo()
+        assert set(links.of("plugins", 1, "devices")) == {1}
+        await items.mend()
+        assert await redis.hlen(keys.LINKS) == 1
+        assert (await loaded(redis)).of("plugins", 1, "devices") == links.of("plugins", 1, "devices")
+
+    run(scenario())
+
+
 def test_a_change_that_has_begun_is_brought_to_its_end(run, redis):
     """Also where its client has hung up; a stop waits for it."""
 

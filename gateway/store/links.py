@@ -169,10 +169,11 @@ class Links:
                 if part:
                     await self._store(part)
                 kept = [link for link in part if self._has_both_ends(link)]
-                if len(kept) < len(part):  # an item was deleted meanwhile
-                    await self._erase([link for link in part if not self._has_both_ends(link)])
+                orphans = [link for link in part if not self._has_both_ends(link)]
                 for link in kept:
                     self._tell(self._keep(link), link)
+                if orphans:  # an item was deleted meanwhile
+                    await self._erase(orphans)
                 made += kept
         return made
 
