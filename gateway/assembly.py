@@ -33,7 +33,7 @@ from gateway.store.views import view_of
 from gateway.stream.state import StreamState
 from gateway.stream.streams import Streams
 from gateway.workers.crew import Crew, worker_count
-from gateway.workers.sharing import SharingReactor
+from gateway.workers.sharing import SharingReactor, check_free
 
 EVERYWHERE = ("", "0.0.0.0", "::")
 
@@ -132,6 +132,9 @@ class ChannelsStage:
         self._store.items.on_change.append(self._topics.changed)
         links.on_change.append(self._topics.linked)
         self.channels.connections.on_count.append(self._count)
+        if worker_count(self._settings.gateway.workers):
+            channels = self._store.items.channels.values()
+            await check_free(spec for channel in channels if channel.enabled for spec in channel.listen)
         await self.channels.start()
         self._streams.on_change.append(self._stream_changed)
         for stream in self._store.items.streams.values():

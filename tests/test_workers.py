@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway import message as msg
 from gateway import metrics
 from gateway.channel.connections import Limits
-from gateway.errors import EncodeError, NotCommitted
+from gateway.errors import EncodeError, ListenError, NotCommitted
 from gateway.store.gate import Gate
 from gateway.workers import wire
 from gateway.workers.asking import PENDING_BYTES, Doorkeeper, FrontWriter
@@ -21,7 +21,7 @@ from gateway.workers.crew import worker_count
 from gateway.workers.desk import stamped
 from gateway.workers.ordered import LATE_COMMAND, FrontLines
 from gateway.workers.pipe import AT_ONCE, Pipe, open_pipe
-from gateway.workers.sharing import shared_spec
+from gateway.workers.sharing import check_free, shared_spec
 from gateway.workers.worker import FiguresOf
 
 TEXTS = [b'{"ident":"1","timestamp":1.5}', b'{"a":{"b":"}"}}', b"{}"]
@@ -288,6 +288,27 @@ def _observations(name: str) -> int:
 )
 def test_tcp_and_tls_are_shared_on_the_port_that_there_is(spec, port, shared):
     assert shared_spec(spec, port) == shared
+
+
+@pytest.mark.parametrize(
+    ("host", "options"), [("127.0.0.1", ":interface=127.0.0.1"), ("::1", r":interface=\:\:1"), ("", "")]
+)
+def test_a_port_that_somebody_has_is_not_shared(run, host, options):
+    """Not even where he is ready to share it; one that becomes free in time is taken."""
+
+    async def check() -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind((host, 0))
+            other.listen()
+            spec = f"tcp:{other.getsockname()[1]}{options}"
+            with pytest.raises(ListenError, match=r"tcp:\d+.*: cannot listen: .*in use"):
+                await check_free(["udp:5027", "tcp:0", spec], patience=0.2)
+            asyncio.get_running_loop().call_later(0.3, other.close)
+            await check_free([spec], patience=5)
+
+    run(check())
 
 
 def test_the_setting_counts_the_first_process_too(monkeypatch):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import signal
 import socket
 import sys
 from typing import Any
 
 from gateway import aio
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
 
 
 class Lines:
@@ -27,6 +32,13 @@ class Lines:
         """It is on its way."""
 
 
+def end_with_parent() -> None:
+    """Linux: have the kernel kill this process when the one that started it is gone, also where it stands still; it
+    would keep its part of the ports. Elsewhere the end of the pipe has to do."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(fd: int) -> None:
     """Run until the first process says so, or is gone."""
     aio.install_reactor()
@@ -38,6 +50,7 @@ def main(fd: int) -> None:
     from gateway.workers.pipe import open_pipe
     from gateway.workers.worker import Worker
 
+    end_with_parent()
     running: Any = reactor
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they are meant for the first process, which has the others end in order

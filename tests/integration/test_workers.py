@@ -279,6 +279,7 @@ def test_all_end_in_order_and_what_was_acknowledged_is_stored(run: Run, gateway:
         async with stored_at(gateway.socket) as stored:
             await assert_nothing_lost(stored, fleet.acknowledged)
         pids = worker_pids(gateway)
+        os.kill(pids[0], signal.SIGSTOP)
         gateway.kill()
         await until(lambda: not any(is_running(pid) for pid in pids), "workers end without the first process")
 
@@ -346,6 +347,23 @@ async def _nobody_listens(port: int) -> None:
     for _ in range(WORKERS * 3):
         with pytest.raises(ConnectionRefusedError):
             await Connection.open(port)
+
+
+def test_two_gateways_do_not_share_a_port(run: Run, gateway: Gateway, make_gateway: Callable[..., Gateway]) -> None:
+    """The system would let them; trackers would come to the one or the other."""
+    listen = [f"tcp:{gateway.port}:{LOCAL}"]
+
+    async def scenario() -> None:
+        await gateway.ready()
+        for workers in (1, WORKERS):
+            other = make_gateway(gateway={"workers": workers}, channels={"listen": listen})
+            other.start()
+            assert await other.ended(30) == 1
+            assert f"tcp:{gateway.port}" in other.stderr
+            assert "Address already in use" in other.stderr
+        assert await gateway.stop() == 0
+
+    run(scenario(), timeout=90)
 
 
 def test_while_redis_stands_still_no_process_acknowledges(run: Run, gateway: Gateway) -> None:
