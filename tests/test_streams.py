@@ -109,6 +109,33 @@ def test_the_end_of_all_waits_for_one_that_was_deleted_just_before(run, carrier)
     run(check())
 
 
+@pytest.mark.parametrize("last", ["changed", "deleted", "stopped"])
+def test_a_target_is_closed_to_the_end_whatever_happens_to_the_stream_meanwhile(run, carrier, last):
+    async def check() -> None:
+        book, ended, closing = carrier.book(), [], asyncio.Event()
+
+        async def slowly() -> None:
+            closing.set()
+            await asyncio.sleep(0.1)
+            ended.append(True)
+
+        book.closing = slowly
+        stream = await carrier.probe()
+        await carrier.until(lambda: carrier.state(stream).is_connected, "it runs")
+        await carrier.items.change_stream(stream.id, lambda old: evolve(old, name="a"))
+        await closing.wait()
+        if last == "changed":
+            await carrier.items.change_stream(stream.id, lambda old: evolve(old, name="b"))
+        elif last == "deleted":
+            await carrier.items.delete_other("streams", stream.id)
+        else:
+            await carrier.streams.stop()
+        await carrier.until(lambda: book.now == 0 or book.opened > 1, "the first one has ended")
+        assert ended == [True]
+
+    run(check())
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

@@ -85,7 +85,7 @@ class Streams:
         """End all senders; what they have under way is delivered once more after the next start."""
         self._is_started = False
         for task in self._running.values():
-            task.cancel()
+            _end(task)
         tasks = {*self._running.values(), *self._tasks}
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_TIME)
@@ -196,14 +196,14 @@ class Streams:
         self._states.pop(change.id, None)
         metrics.forget_gauge("stream_connected", stream=str(change.id))
         if (task := self._running.pop(change.id, None)) is not None:
-            task.cancel()
+            _end(task)
             self._tasks.add(task)  # it is waited for when all are stopped meanwhile
             task.add_done_callback(self._tasks.discard)
 
     async def _begin_anew(self, stream: Stream) -> None:
         """End the sender of the stream as it was; two of one stream would deliver everything twice."""
         while (task := self._running.get(stream.id)) is not None and self._items.streams.get(stream.id) is stream:
-            task.cancel()
+            _end(task)
             await asyncio.wait([task], timeout=STOP_TIME)
             if self._running.get(stream.id) is task:
                 del self._running[stream.id]
@@ -246,6 +246,12 @@ class Streams:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _end(task: asyncio.Task[None]) -> None:
+    """Once: a second cancellation would break off the closing of the target."""
+    if not task.cancelling():
+        task.cancel()
 
 
 _CODES = {
