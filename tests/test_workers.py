@@ -21,6 +21,7 @@ from gateway.workers.crew import worker_count
 from gateway.workers.desk import stamped
 from gateway.workers.ordered import LATE_COMMAND, FrontLines
 from gateway.workers.pipe import AT_ONCE, Pipe, open_pipe
+from gateway.workers.remote import RemoteConnection
 from gateway.workers.sharing import check_free, shared_spec
 from gateway.workers.worker import FiguresOf
 
@@ -199,27 +200,27 @@ class Commanded:
 def test_a_command_goes_out_when_the_line_is_free_and_its_answer_is_told():
     one = Commanded()
     one.link.may_send_command = False
-    one.lines.command(one.link, wire.Command(5, b"getver", 12))
+    one.lines.command(one.link, wire.Command(5, 8, b"getver", 12))
     assert one.link.sent == []
     one.link.may_send_command = True
     one.lines.line_changed(3)
     one.lines.line_changed(3)
     assert one.link.sent == [b"getver"]
     assert one.lines.answered(3, one.link, b"Ver:1", "")
-    assert one.said == [wire.Answered(5, b"Ver:1", "", {"codec_id": 12, "type": 6, "payload": b"Ver:1"})]
+    assert one.said == [wire.Answered(5, 8, b"Ver:1", "", {"codec_id": 12, "type": 6, "payload": b"Ver:1"})]
     assert not one.lines.answered(3, one.link, b"Ver:1", "")
 
 
 def test_a_command_that_cannot_be_sent_is_refused_with_the_reason():
     one = Commanded()
     one.link.is_too_long = True
-    one.lines.command(one.link, wire.Command(5, b"x", 12))
-    assert one.said == [wire.Answered(5, b"", "too long", None)]
+    one.lines.command(one.link, wire.Command(5, 8, b"x", 12))
+    assert one.said == [wire.Answered(5, 8, b"", "too long", None)]
 
 
 def test_an_answer_that_nobody_waits_for_any_longer_is_a_message():
     one = Commanded()
-    one.lines.command(one.link, wire.Command(5, b"getver", 12))
+    one.lines.command(one.link, wire.Command(5, 8, b"getver", 12))
     one.lines.abandon(one.link)
     assert one.link.abandoned == 1
     assert not one.lines.answered(3, one.link, b"late", "")
@@ -229,7 +230,7 @@ def test_an_answer_that_nobody_waits_for_any_longer_is_a_message():
 def test_a_command_without_an_answer_is_sent_also_where_the_line_was_not_free_at_once():
     one = Commanded()
     one.link.may_send_command = False
-    one.lines.command(one.link, wire.Command(5, b"cpureset", 12))
+    one.lines.command(one.link, wire.Command(5, 8, b"cpureset", 12))
     one.lines.abandon(one.link)
     one.link.may_send_command = True
     one.lines.line_changed(3)
@@ -240,12 +241,43 @@ def test_a_command_that_was_given_up_before_it_could_go_out_is_never_sent():
     """The client was told that it failed."""
     one = Commanded()
     one.link.may_send_command = False
-    one.lines.command(one.link, wire.Command(5, b"setdigout 1", 12))
+    one.lines.command(one.link, wire.Command(5, 8, b"setdigout 1", 12))
     one.time = LATE_COMMAND + 0.1
     one.lines.abandon(one.link)
     one.link.may_send_command = True
     one.lines.line_changed(3)
     assert one.link.sent == []
+
+
+def test_an_answer_on_its_way_when_its_command_is_given_up_is_none_to_the_next_one():
+    """The two cross between the processes; each answer has the number of its command."""
+    heard: list[bytes] = []
+    sent: list[wire.Message] = []
+
+    class Lines:
+        def answered(self, line_id: int, link: object, payload: bytes, refusal: str) -> bool:
+            heard.append(payload)
+            return True
+
+    class Intake:
+        gate = Gate()
+        lines = Lines()
+
+        def line_of(self, *_: object) -> int:
+            return 3
+
+    opened = wire.Opened(5, 1, "10.0.0.1:5", "10.0.0.1", "tcp")
+    remote = RemoteConnection(5, opened, Intake(), sent.append, lambda: 0.0)  # type: ignore[arg-type]
+    remote.take_line("42")
+    remote.send_command(b"getver", 12)
+    remote.abandon_command()
+    remote.send_command(b"getinfo", 12)
+    first, _, second = sent
+    assert not remote.answered(first.number, b"Ver:1", "")
+    assert not remote.may_send_command
+    assert remote.answered(second.number, b"Info", "")
+    assert heard == [b"Info"]
+    assert remote.may_send_command
 
 
 # -- figures

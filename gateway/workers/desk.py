@@ -133,7 +133,9 @@ class Desk:
 
     def _answered(self, answered: wire.Answered) -> None:
         remote = self._connections.get(answered.connection)
-        if remote is not None and not remote.answered(answered.payload, answered.refusal) and answered.said:
+        if remote is None:
+            return
+        if not remote.answered(answered.number, answered.payload, answered.refusal) and answered.said:
             remote.say(answered.said)
 
     def _counted(self, counts: wire.Counted) -> None:

@@ -22,6 +22,7 @@ LATE_COMMAND = 1.0
 class Pending:
     """A command of the first process on its way to a tracker."""
 
+    number: int
     payload: bytes
     codec_id: int
     at: float
@@ -74,14 +75,14 @@ class FrontLines(Lines):
         if pending.is_abandoned:
             return False
         said = {"codec_id": pending.codec_id, "type": 6, "payload": payload}
-        self._send(wire.Answered(link.id, payload, refusal, said))
+        self._send(wire.Answered(link.id, pending.number, payload, refusal, said))
         return True
 
     # -- what the first process says
 
     def command(self, link: Any, command: wire.Command) -> None:
         """Send it as soon as that can be."""
-        self._pending[link] = Pending(command.payload, command.codec_id, self._now())
+        self._pending[link] = Pending(command.number, command.payload, command.codec_id, self._now())
         self._try(link)
 
     def abandon(self, link: Any) -> None:
@@ -111,7 +112,7 @@ class FrontLines(Lines):
             link.send_command(pending.payload, pending.codec_id)
         except GatewayError as error:
             del self._pending[link]
-            self._send(wire.Answered(link.id, b"", str(error), None))
+            self._send(wire.Answered(link.id, pending.number, b"", str(error), None))
             return
         pending.is_sent = True
         if pending.is_abandoned:

@@ -30,6 +30,8 @@ class RemoteConnection:
         self._now = now
         self._is_closing = False
         self._is_command_out = False
+        self._command = 0
+        """The number of the last one."""
         self._line_id: int | None = None
         self.id = 0
         self.established = 0.0
@@ -108,7 +110,8 @@ class RemoteConnection:
         if not self.may_send_command:
             raise OutOfTurn("the connection is being closed, or a command is under way")
         self._is_command_out = True
-        self._send(wire.Command(self._number, payload, codec_id))
+        self._command += 1
+        self._send(wire.Command(self._number, self._command, payload, codec_id))
 
     def abandon_command(self) -> None:
         """Its answer is not waited for any longer, or none is due."""
@@ -134,8 +137,13 @@ class RemoteConnection:
         if line_id is not None:
             self._intake.lines.disconnected(line_id, self)
 
-    def answered(self, payload: bytes, refusal: str) -> bool:
-        """The tracker's response; False: nobody waits for it."""
+    def answered(self, number: int, payload: bytes, refusal: str) -> bool:
+        """The tracker's response to a command; False: nobody waits for it.
+
+        One that came when its command was given up, and the next one was on its way already, is none to that one.
+        """
+        if number != self._command:
+            return False
         self._is_command_out = False
         return self._line_id is not None and self._intake.lines.answered(self._line_id, self, payload, refusal)
 

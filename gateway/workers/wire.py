@@ -99,9 +99,10 @@ class StopTaking(Message):
 
 
 class Command(Message):
-    """Send this to the tracker, as soon as the line is free."""
+    """Send this to the tracker, as soon as the line is free. ``number`` is another one for each of a connection."""
 
     connection: int
+    number: int
     payload: bytes
     codec_id: int
 
@@ -178,9 +179,10 @@ class Park(Message):
 
 
 class Answered(Message):
-    """The tracker's response to the last command. ``said`` is it as a message, should nobody wait for it any longer."""
+    """The tracker's response to a command. ``said`` is it as a message, should nobody wait for it any longer."""
 
     connection: int
+    number: int
     payload: bytes
     refusal: str
     said: Any
