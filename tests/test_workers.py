@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway import metrics
 from gateway.channel.connections import Limits
 from gateway.errors import EncodeError, ListenError, NotCommitted
 from gateway.store.gate import Gate
-from gateway.workers import wire
+from gateway.workers import crew, wire
 from gateway.workers.asking import PENDING_BYTES, Doorkeeper, FrontWriter
 from gateway.workers.crew import worker_count
 from gateway.workers.desk import stamped
@@ -278,6 +279,41 @@ def test_an_answer_on_its_way_when_its_command_is_given_up_is_none_to_the_next_o
     assert remote.answered(second.number, b"Info", "")
     assert heard == [b"Info"]
     assert remote.may_send_command
+
+
+# -- the crew
+
+
+def test_while_all_end_none_is_started_again(run, monkeypatch):
+    """Also where one of them ends long before the others: it would listen again while the gateway stops."""
+
+    class Channels:
+        on_listening: list[object] = []
+
+        def listening(self) -> dict[int, object]:
+            return {}
+
+    monkeypatch.setattr(crew, "RESTART_FIRST", 0.005)
+    monkeypatch.setattr(crew, "END_TIME", 1.0)
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def noting(*arguments, **options):
+        started.append(await start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noting)
+
+    async def check() -> None:
+        all_of_them = crew.Crew(2, Channels(), None, Gate(), None, Limits())  # type: ignore[arg-type]
+        await all_of_them.start()
+        slow = all_of_them.workers[1]
+        slow.process.send_signal(signal.SIGSTOP)
+        await all_of_them.stop(0.5)
+        assert len(started) == 2
+        assert all(process.returncode is not None for process in started)
+
+    run(check())
 
 
 # -- figures

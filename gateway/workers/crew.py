@@ -99,16 +99,20 @@ class Crew:
         """Have all end in order: what they took is stored and acknowledged, ``timeout`` seconds at most."""
         self._is_stopping = True
         self._gate.unsubscribe(self)
+        for keeper in self._keepers:  # or those that end first would be started again
+            keeper.cancel()
         ending = self.workers
-        for worker in self.workers:
-            worker.pipe.send(wire.Stop(timeout))
+        for worker in ending:
+            if worker.desk.is_ready:
+                worker.pipe.send(wire.Stop(timeout))
+            else:
+                worker.pipe.abort()
+                self._ended(worker)
         if self._workers:
             waiting = [asyncio.ensure_future(worker.gone.wait()) for worker in self.workers]
             await asyncio.wait(waiting, timeout=timeout + END_TIME)
             for task in waiting:
                 task.cancel()
-        for keeper in self._keepers:
-            keeper.cancel()
         for worker in self.workers:
             worker.pipe.abort()
             self._ended(worker)
