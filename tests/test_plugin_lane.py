@@ -245,6 +245,35 @@ def test_a_plugin_that_comes_finds_earlier_messages_registered(run, gateway):
     run(scenario())
 
 
+def test_a_plugin_that_is_changed_gets_what_is_on_its_way_to_it_before_it_is_closed(run, gateway):
+    """Messages that are at an earlier plugin of the chain are for this one as it was."""
+
+    async def scenario() -> None:
+        await gateway.set_up()
+        await gateway.assign("asking")
+        second = await gateway.assign("asking")
+        await gateway.start()
+        closed_after: list[int] = []
+        plugin = gateway.chains._running[second].plugin
+
+        async def close() -> None:
+            closed_after.append(len(gateway.desk.questions))
+
+        plugin.close = close
+        gateway.desk.hold(1)
+        await gateway.send(1, 100)
+        await gateway.until(lambda: gateway.desk.questions, "the first one is asked")
+        await gateway.items.change_plugin(second, lambda old: evolve(old, name="changed"))
+        for _ in range(10):  # it would be closed now
+            await asyncio.sleep(0)
+        gateway.desk.release()
+        await gateway.until_logged(1)
+        await gateway.until(lambda: closed_after, "the one before the change is closed")
+        assert closed_after == [2]
+
+    run(scenario())
+
+
 def test_a_device_that_is_deleted_leaves_nothing_behind(run, gateway):
     """What waits for it goes with it, whenever the answer comes; others go on."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -40,7 +40,7 @@ EXCERPT = {"ident": "ident", "timestamp": "message_timestamp", "server.timestamp
 
 
 class Use:
-    """Who is at work with a plugin: nobody before it is ready, and it is closed when nobody is any more."""
+    """Who has messages for a plugin: none get to it before it is ready, and it is closed when nobody has any."""
 
     def __init__(self) -> None:
         self.is_ready = asyncio.Event()
@@ -48,13 +48,12 @@ class Use:
         self._is_idle.set()
         self._count = 0
 
-    @asynccontextmanager
-    async def work(self) -> AsyncIterator[None]:
-        """Work with it for as long as the block runs."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It is not closed for as long as the block runs."""
         self._count += 1
         self._is_idle.clear()
         try:
-            await self.is_ready.wait()
             yield
         finally:
             self._count -= 1
@@ -62,7 +61,7 @@ class Use:
                 self._is_idle.set()
 
     async def ended(self) -> None:
-        """Wait until nobody works with it."""
+        """Wait until nobody holds it."""
         await self._is_idle.wait()
 
 
@@ -152,7 +151,17 @@ class Chain:
                 self._warn(link, perf_counter() - started)
 
     async def process_many(self, messages: Sequence[Message], values: Values, now: float) -> list[Message | None]:
-        """Of each message what is left of it, as :meth:`process` does; ``values`` is the telemetry before the first."""
+        """Of each message what is left of it, as :meth:`process` does; ``values`` is the telemetry before the first.
+
+        A plugin that is changed or removed meanwhile is not closed before they got to it.
+        """
+        with ExitStack() as holding:
+            for link in self.links:
+                if link.use is not None:
+                    holding.enter_context(link.use.held())
+            return await self._through_all(messages, values, now)
+
+    async def _through_all(self, messages: Sequence[Message], values: Values, now: float) -> list[Message | None]:
         results: list[Message | None] = list(messages)
         going = list(range(len(messages)))
         for link in self.links:
@@ -197,7 +206,9 @@ class Chain:
             given: list[Message] = [dict(results[index] or {}) for index in part]
             limit = asyncio.timeout(plugin.time_limit)
             try:
-                async with limit, link.use.work() if link.use is not None else nullcontext():
+                async with limit:
+                    if link.use is not None:
+                        await link.use.is_ready.wait()
                     answers = await plugin.process_many(given, context)
                 if len(answers) != len(part):
                     raise PluginError(f"{len(answers)} messages came back for {len(part)}")
