@@ -214,6 +214,7 @@ class Registrar:
                     "skipped {stream} {id} of {ident}", stream=entry.stream, id=entry.id, ident=entry.ident
                 )
                 await self._reader.confirm(entry)
+                self._knows_deferred = self._deferred is None  # it may have been one that came back from plugins
         self._states.clear()
 
     async def _sort(self, entries: Iterable[LogEntry]) -> Sorted:
@@ -287,12 +288,14 @@ class Registrar:
     def _through_plugins(self, work: Work, state: DeviceState) -> None:
         """Take a device's messages through its plugins, and what comes after these."""
         chain = self._chains.of(work.device) if self._chains is not None else None
+        if chain is not None and chain.is_remote:  # it was not when the messages came, or they are through
+            chain = chain.without_remote()
         values = dict(state.telemetry) if chain is not None and chain.needs_telemetry else {}
         now = self._now()
         parts: list[Arrived | Forget] = []
         for part in work.parts:
             if isinstance(part, Arrived):
-                if chain is not None and not chain.is_remote and not part.fingerprint:
+                if chain is not None and not part.fingerprint:
                     message = chain.process(part.message, values, now)
                     if message is None:
                         continue

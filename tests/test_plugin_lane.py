@@ -9,6 +9,7 @@ import random
 import pytest
 from attrs import evolve
 
+from gateway import registrar
 from gateway.plugin import lane
 from gateway.store.event_codes import EventCode
 from gateway.store.links import Link
@@ -241,6 +242,77 @@ def test_a_plugin_that_comes_finds_earlier_messages_registered(run, gateway):
         await gateway.send(1, 101)
         await gateway.until_logged(2)
         assert await gateway.of_log(name="asked") == [None, 1]
+
+    run(scenario())
+
+
+def test_a_plugin_that_comes_while_messages_are_registered_keeps_no_other_one_from_them(run, gateway, monkeypatch):
+    """What one that answers at once shall take out of messages is never stored."""
+
+    async def scenario() -> None:
+        await gateway.set_up()
+        await gateway.assign("msg-erase", parameters=["secret"])
+        load_states = gateway.messages.load_states
+
+        async def load_while_a_plugin_comes(ids):
+            monkeypatch.undo()
+            await gateway.assign()
+            return await load_states(ids)
+
+        monkeypatch.setattr(gateway.messages, "load_states", load_while_a_plugin_comes)
+        await gateway.start()
+        await gateway.send(1, 100, secret=1)
+        await gateway.until_logged(1)
+        await gateway.send(1, 101, secret=2)
+        await gateway.until_logged(2)
+        assert await gateway.of_log(name="secret") == [None, None]
+        assert await gateway.of_log(name="asked") == [None, 1]
+
+    run(scenario())
+
+
+def test_a_message_that_breaks_registration_when_it_comes_back_sends_no_later_ones_aside(run, gateway, monkeypatch):
+    """It is skipped, and not waited for."""
+
+    async def scenario() -> None:
+        await gateway.set_up()
+        plugin_id = await gateway.assign()
+        finish = registrar.finished
+
+        def break_down(arrived, device):
+            if arrived.message.get("breaks"):
+                raise ValueError("it breaks registration")
+            return finish(arrived, device)
+
+        monkeypatch.setattr(registrar, "finished", break_down)
+        await gateway.start()
+        await gateway.send(1, 100, breaks=1)
+        await gateway.until(lambda: gateway.desk.questions, "it is asked about")
+        await gateway.until_idle()
+        await gateway.items.delete_other("plugins", plugin_id)
+        await gateway.until(lambda: not gateway.deferred.is_away(1), "nothing is away")
+
+    run(scenario())
+
+
+def test_devices_of_the_same_plugins_share_their_bound_and_it_goes_with_them(run, gateway, monkeypatch):
+    """Whatever plugins there were, nothing is kept of them."""
+    monkeypatch.setattr(lane, "AT_ONCE", 2)
+
+    async def scenario() -> None:
+        await gateway.set_up(devices=4)
+        await gateway.assign()
+        gateway.desk.hold(1, 2, 3, 4)
+        await gateway.start()
+        for device_id in range(1, 5):
+            await gateway.send(device_id, 100)
+        await gateway.until_read(KEYS.channel_log(1))
+        await gateway.until(lambda: len(gateway.lane._tasks) == 4 and len(gateway.desk.questions) == 2, "two at once")
+        assert len(gateway.lane._gates) == 1
+        gateway.desk.release()
+        await gateway.until_idle()
+        assert len(gateway.desk.questions) == 4
+        await gateway.until(lambda: not gateway.lane._tasks and not gateway.lane._gates, "nothing is kept")
 
     run(scenario())
 

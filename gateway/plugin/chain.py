@@ -119,6 +119,10 @@ class Chain:
             for link in self.links
         )
 
+    def without_remote(self) -> Chain:
+        """The same without the plugins that ask others."""
+        return Chain(self.device, [link for link in self.links if not isinstance(link.plugin, RemotePlugin)], self.tell)
+
     def process(self, message: Message, values: Values, now: float) -> Message | None:
         """The message after all plugins; None where one of them dropped it.
 

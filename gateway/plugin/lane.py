@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
@@ -59,7 +60,7 @@ class Lane:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
         self._is_ending = False
-        self._gates: dict[tuple[int, ...], asyncio.Semaphore] = {}
+        self._gates: WeakValueDictionary[tuple[int, ...], asyncio.Semaphore] = WeakValueDictionary()
         self._recent: dict[int, list[Message]] = {}
         """What was given back of a device last: the registrar may not have registered it yet."""
 
@@ -188,4 +189,4 @@ def _within(chain: Chain | None, length: int, count: int) -> Chain | None:
             metrics.count("plugin_messages_passed_by", count, type=link.plugin.name)
             reason = f"passed by: {length} messages of this device wait, more than {WAITING_MOST}"
             chain.tell(Trouble(link.item, chain.device, reason, False, {}))
-    return Chain(chain.device, [link for link in chain.links if not isinstance(link.plugin, RemotePlugin)], chain.tell)
+    return chain.without_remote()
