@@ -331,6 +331,23 @@ def test_what_was_stored_is_known_also_where_that_of_a_deleted_item_cannot_be_re
     run(scenario())
 
 
+def test_what_is_linked_once_more_keeps_the_fields_of_a_change_just_before(run, redis):
+    """Not those that it had when somebody asked for it to be linked."""
+
+    async def scenario() -> None:
+        items = await items_with_devices(redis)
+        links = items.links
+        await links.put([link(1, 1, a=1)])
+        await asyncio.gather(
+            links.change([link(1, 1)], lambda old: evolve(old, fields={"a": 2})),
+            links.put([link(1, 1), link(1, 2)], keeps_fields=True),
+        )
+        assert {id: one.fields for id, one in links.of("plugins", 1, "devices").items()} == {1: {"a": 2}, 2: {}}
+        assert (await loaded(redis)).of("plugins", 1, "devices") == links.of("plugins", 1, "devices")
+
+    run(scenario())
+
+
 def test_a_change_that_has_begun_is_brought_to_its_end(run, redis):
     """Also where its client has hung up; a stop waits for it."""
 

@@ -143,13 +143,8 @@ class Ends:
     async def _link(self, id: int, items: Sequence[Any], fields: Json | None) -> list[Link]:
         links, made = self.call.parts.items.links, []
         for start in range(0, len(items), AT_ONCE):
-            known = links.of(self.noun.kind, id, self.to)
-            made += await links.put(
-                [
-                    Link(self.noun.kind, id, self.to, item.id, _fields(known.get(item.id), fields))
-                    for item in items[start : start + AT_ONCE]
-                ]
-            )
+            some = [Link(self.noun.kind, id, self.to, item.id, fields or {}) for item in items[start : start + AT_ONCE]]
+            made += await links.put(some, keeps_fields=fields is None)
         return made
 
     async def changed(self, change: Callable[[Link], Link]) -> Answer:
@@ -172,13 +167,6 @@ class Ends:
         done, errors = await one_by_one(jobs)
         links = [link for some in done for link in some]
         return Answer(await views(links, names, self._load), [*self.errors, *errors])
-
-
-def _fields(known: Link | None, fields: Json | None) -> Json:
-    """What a link shall have: what is given, or what it has."""
-    if fields is not None:
-        return fields
-    return known.fields if known is not None else {}
 
 
 def _by_id(links: Sequence[Link]) -> list[list[Link]]:

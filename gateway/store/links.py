@@ -123,12 +123,13 @@ class Links:
         return self._to.get((to, to_id, kind), NONE)
 
     @whole
-    async def put(self, links: Sequence[Link]) -> list[Link]:
+    async def put(self, links: Sequence[Link], *, keeps_fields: bool = False) -> list[Link]:
         """Store new or changed links, as they are stored then: known ones keep their ``at``.
 
-        Raises ItemError where one cannot be stored, StoreError; some of them may be stored then.
+        ``keeps_fields``: they keep their ``fields``, too, as they are then. Raises ItemError where one cannot be
+        stored, StoreError; some of them may be stored then.
         """
-        return await self._write(links, lambda old, link: link)
+        return await self._write(links, lambda old, link: old if old is not None and keeps_fields else link)
 
     @whole
     async def change(self, links: Sequence[Link], change: Callable[[Link], Link]) -> list[Link]:
