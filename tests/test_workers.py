@@ -238,6 +238,22 @@ def test_a_command_without_an_answer_is_sent_also_where_the_line_was_not_free_at
     assert (one.link.sent, one.link.abandoned) == ([b"cpureset"], 1)
 
 
+def test_commands_without_an_answer_all_go_out_in_order_when_the_line_is_free():
+    """The first process sends one behind the other, and says of each that it was sent."""
+    one = Commanded()
+    one.link.may_send_command = False
+    for number, text in enumerate((b"setdigout 1", b"setdigout 0"), 1):
+        one.lines.command(one.link, wire.Command(5, number, text, 12))
+        one.lines.abandon(one.link)
+    one.lines.command(one.link, wire.Command(5, 3, b"getver", 12))
+    one.link.may_send_command = True
+    one.lines.line_changed(3)
+    assert (one.link.sent, one.link.abandoned) == ([b"setdigout 1", b"setdigout 0", b"getver"], 2)
+    assert one.lines.answered(3, one.link, b"Ver:1", "")
+    assert one.said == [wire.Answered(5, 3, b"Ver:1", "", {"codec_id": 12, "type": 6, "payload": b"Ver:1"})]
+    assert not one.lines.answered(3, one.link, b"Ver:1", "")
+
+
 def test_a_command_that_was_given_up_before_it_could_go_out_is_never_sent():
     """The client was told that it failed."""
     one = Commanded()

@@ -39,7 +39,8 @@ class FrontLines(Lines):
         self._now = now
         self._lines: dict[int, Any] = {}
         """By line: the connection."""
-        self._pending: dict[Any, Pending] = {}
+        self._pending: dict[Any, list[Pending]] = {}
+        """By connection, in order. Several: the first process waits for none that has no answer."""
         self._strangers: dict[Any, Stranger] = {}
 
     # -- what connections say
@@ -68,10 +69,10 @@ class FrontLines(Lines):
 
     def answered(self, device_id: int, link: Any, payload: bytes, refusal: str) -> bool:
         """What nobody waits for is a message, which the connection makes of it."""
-        pending = self._pending.get(link)
-        if pending is None or not pending.is_sent:
+        waiting = self._pending.get(link)
+        if not waiting or not waiting[0].is_sent:
             return False
-        del self._pending[link]
+        pending = waiting.pop(0)
         if pending.is_abandoned:
             return False
         said = {"codec_id": pending.codec_id, "type": 6, "payload": payload}
@@ -82,18 +83,20 @@ class FrontLines(Lines):
 
     def command(self, link: Any, command: wire.Command) -> None:
         """Send it as soon as that can be."""
-        self._pending[link] = Pending(command.number, command.payload, command.codec_id, self._now())
+        pending = Pending(command.number, command.payload, command.codec_id, self._now())
+        self._pending.setdefault(link, []).append(pending)
         self._try(link)
 
     def abandon(self, link: Any) -> None:
-        """The answer is not waited for; one that was not even sent is dropped if that was long ago."""
-        pending = self._pending.get(link)
-        if pending is None:
+        """The answer to the last one is not waited for; if it was not even sent, it is dropped if that was long ago."""
+        waiting = self._pending.get(link)
+        if not waiting:
             return
+        pending = waiting[-1]
         if pending.is_sent:
             self._abandon(link, pending)
         elif self._now() - pending.at > LATE_COMMAND:
-            del self._pending[link]
+            waiting.remove(pending)
         else:
             pending.is_abandoned = True
 
@@ -105,22 +108,24 @@ class FrontLines(Lines):
             stranger.told()
 
     def _try(self, link: Any) -> None:
-        pending = self._pending.get(link)
-        if pending is None or pending.is_sent or not link.may_send_command:
-            return
-        try:
-            link.send_command(pending.payload, pending.codec_id)
-        except GatewayError as error:
-            del self._pending[link]
-            self._send(wire.Answered(link.id, pending.number, b"", str(error), None))
-            return
-        pending.is_sent = True
-        if pending.is_abandoned:
-            self._abandon(link, pending)
+        waiting = self._pending.get(link, [])
+        while (pending := next((one for one in waiting if not one.is_sent), None)) and link.may_send_command:
+            del waiting[: waiting.index(pending)]  # what those still say is late, as their session knows
+            try:
+                link.send_command(pending.payload, pending.codec_id)
+            except GatewayError as error:
+                waiting.remove(pending)
+                self._send(wire.Answered(link.id, pending.number, b"", str(error), None))
+                continue
+            pending.is_sent = True
+            if pending.is_abandoned:
+                self._abandon(link, pending)
 
     def _abandon(self, link: Any, pending: Pending) -> None:
         pending.is_abandoned = True
         try:
             link.abandon_command()
         except GatewayError:  # its answer has just come
-            self._pending.pop(link, None)
+            waiting = self._pending.get(link, [])
+            if pending in waiting:
+                waiting.remove(pending)
