@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
+from gateway import metrics
 from gateway.errors import RemoteRefused, RemoteUnavailable
 from gateway.store.connection import connect
 from gateway.store.event_codes import EventCode
@@ -240,6 +241,34 @@ def test_a_type_that_never_answers_is_ended_after_a_time(run, carrier, monkeypat
         await carrier.until(lambda: "cannot connect: no answer within 0.1 s" in carrier.state(stream).error, "told")
         book.opening = book.closing = None
         await carrier.until(lambda: carrier.state(stream).counters.delivered == 1, "it goes on")
+
+    run(check())
+
+
+def test_a_batch_is_delivered_once_also_where_redis_has_no_room_for_the_cursor(run, carrier, monkeypatch):
+    """It is written when there is room, and the batch not read again before that."""
+    monkeypatch.setattr(sender, "STORE_RETRY", 0.01)
+
+    async def check() -> None:
+        book, failures = carrier.book(), metrics.value("stream_store_failures")
+
+        async def fill_redis(batch):
+            book.act = take
+            await carrier.redis.config_set("maxmemory", 1)
+            return []
+
+        book.act = fill_redis
+        await carrier.probe()
+        await carrier.receive({"n": 0})
+        try:
+            await carrier.until(
+                lambda: metrics.value("stream_store_failures") >= failures + 3, "it was tried to write the cursor"
+            )
+        finally:
+            await carrier.redis.config_set("maxmemory", 0)
+        await carrier.receive({"n": 1})
+        await carrier.until(lambda: 1 in book.taken, "it goes on")
+        assert book.taken == [0, 1]
 
     run(check())
 

@@ -76,6 +76,8 @@ class Sender:
         self._limit: int = target.config.limit_messages
         self._is_open = False
         self._is_holding = False
+        self._is_unconfirmed = False
+        """The target has a batch, and the cursors do not say so yet."""
         self._is_failing = False
         """A batch was not taken, and none since."""
         self._looked_at = float("-inf")
@@ -90,13 +92,16 @@ class Sender:
                     await self._step()
                 except StoreError as error:
                     self._tell_store(error)
-                    self._queue.rewind()
-                    self._is_holding = False
+                    if not self._is_unconfirmed:  # or what the target has would be delivered once more
+                        self._queue.rewind()
+                        self._is_holding = False
                     await asyncio.sleep(STORE_RETRY)
         finally:
             await self._close()
 
     async def _step(self) -> None:
+        if self._is_unconfirmed:
+            await self._confirm()
         if not self._is_holding:
             await self._queue.hold()
             self._is_holding = True
@@ -112,9 +117,14 @@ class Sender:
             await self._queue.settle()
             await self._wait_for_news(NEWS_WAIT)
         elif await self._deliver(batch):
-            await self._queue.confirm()
+            await self._confirm()
         if len(batch) < limit:
             await asyncio.sleep(max(0.0, self._looked_at + GATHER - time.monotonic()))
+
+    async def _confirm(self) -> None:
+        self._is_unconfirmed = True
+        await self._queue.confirm()
+        self._is_unconfirmed = False
 
     async def _expire(self) -> None:
         """What is older than ``queue_ttl`` is given up, and the log says how much that was."""
