@@ -346,6 +346,43 @@ def test_a_disabled_stream_holds_what_waits_for_it(run, carrier):
     run(check())
 
 
+def test_a_disabled_stream_holds_nothing_that_it_would_give_up(run, carrier):
+    """What came before is older than ``queue_ttl`` then, and nothing since is for it: so it does not hold the log for
+    as long as a reader may be away, with an error a minute after that. What comes when it is enabled again is held."""
+
+    async def check() -> None:
+        held = Held(carrier)
+        await held.begin()
+        carrier.book().act = refuse
+        stream = await carrier.probe()
+        await carrier.items.change_stream(stream.id, lambda old: evolve(old, queue_ttl=HOUR))
+        await held.fill()
+        await carrier.items.change_stream(stream.id, lambda old: evolve(old, enabled=False))
+        carrier.time += HOUR - 10
+        assert await held.left() == 300
+        carrier.time += 20
+        assert await held.left() < NODE
+        carrier.book().act = take
+        await carrier.items.change_stream(stream.id, lambda old: evolve(old, enabled=True))
+        await carrier.receive({"n": 1000})
+        await carrier.until(lambda: carrier.book().taken == [1000], "it goes on")
+
+    run(check())
+
+
+def test_a_stream_that_is_disabled_while_it_fails_says_of_no_next_attempt(run, carrier):
+    async def check() -> None:
+        carrier.book().act = refuse
+        stream = await carrier.probe()
+        await carrier.receive({"n": 0})
+        await carrier.until(lambda: carrier.state(stream).next_attempt_at, "it fails")
+        await carrier.items.change_stream(stream.id, lambda old: evolve(old, enabled=False))
+        await carrier.until(lambda: carrier.state(stream).state == "disabled", "it is disabled")
+        assert carrier.state(stream).next_attempt_at is None
+
+    run(check())
+
+
 def test_what_comes_right_after_a_link_was_made_is_held_already(run, carrier):
     """Also by a stream that has never run."""
 

@@ -110,16 +110,23 @@ class Streams:
         return size
 
     def readers_of_channel(self, channel_id: int) -> list[str]:
-        """The names of those who read a channel's log, for who trims it."""
+        """The names of those who need a channel's log, for who trims it."""
         return self._names(self._items.links.to("channels", channel_id, "streams"))
 
     def readers_of_devices(self) -> list[str]:
-        """The names of those who read the device log."""
+        """The names of those who need the device log."""
         links = self._items.links
         return self._names(id for id in self._items.streams if links.of("streams", id, "devices"))
 
     def _names(self, ids: Iterable[int]) -> list[str]:
-        return [reader_name(id) for id in ids]
+        return [reader_name(id) for id in ids if self._needs_logs(self._items.streams.get(id))]
+
+    def _needs_logs(self, stream: Stream | None) -> bool:
+        """Not one that has been disabled for so long that all that waited before is to be given up."""
+        if stream is None or stream.enabled or not stream.pauses:
+            return stream is not None
+        began = stream.pauses[-1][0]
+        return began is None or self._now() - began <= stream.queue_ttl
 
     # -- one stream
 
@@ -129,6 +136,7 @@ class Streams:
 
     def _begin(self, stream: Stream) -> None:
         state = self.status(stream.id)
+        state.next_attempt_at = None
         if not stream.enabled or not self._is_started:
             self._become(stream, state, "disabled")
             return
