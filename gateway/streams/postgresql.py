@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from gateway.errors import ItemError, RemoteUnavailable
 from gateway.stream.addresses import check_uri
+from gateway.stream.postgres_guard import GuardedConnection, GuardedLoop
 from gateway.stream.rows import IDENTIFIER, OWN, Column, Placed, add_columns, arguments, create_table, placed, quoted
 from gateway.stream.rows import upsert as upsert_statement
 from gateway.stream.sql_errors import MessageRefused, as_ours
@@ -120,6 +121,7 @@ class Postgresql(Target):
         self._columns = list(config.columns.values())
         self._upsert = upsert_statement(config.table, config.columns)
         self._connection: Any = None
+        self._loop: GuardedLoop | None = None
 
     # -- the connection
 
@@ -145,7 +147,10 @@ class Postgresql(Target):
         settings = {"application_name": "avl-gateway"}
         if config.statement_cache_size:  # a pooler refuses such a setting
             settings["statement_timeout"] = str(int(config.timeout * 1000))
+        self._loop = GuardedLoop()
         return await asyncpg.connect(
+            loop=self._loop,
+            connection_class=GuardedConnection,
             host=parts.hostname,
             port=parts.port or 5432,
             user=unquote(parts.username or ""),
@@ -230,7 +235,8 @@ class Postgresql(Target):
     def _errors(self) -> Iterator[None]:
         """The border where asyncpg's errors become ours."""
         try:
-            yield
+            with self._refusals():
+                yield
         except asyncpg.PostgresError as error:
             raise as_ours(error, skips=self.config.refused == "skip") from None
         except TimeoutError:
@@ -239,8 +245,20 @@ class Postgresql(Target):
             if self._connection is not None and not self._connection.is_closed():
                 raise
             raise RemoteUnavailable(f"the connection to PostgreSQL is lost: {error}") from None
+        except asyncpg.InternalClientError as error:
+            raise RemoteUnavailable(f"PostgreSQL sends what cannot be followed: {error}") from None
         except OSError as error:
             raise RemoteUnavailable(f"PostgreSQL cannot be reached: {error}") from None
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """asyncpg only sees that such a connection is lost."""
+        try:
+            yield
+        except (asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError, OSError):
+            if self._loop is None or not self._loop.refused:
+                raise
+            raise RemoteUnavailable(self._loop.refused) from None
 
 
 COLUMNS_OF = """
