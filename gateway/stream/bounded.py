@@ -6,6 +6,10 @@ import asyncio
 import ssl
 
 
+class TooMuchAnnounced(ConnectionError):
+    """More than is taken at once, or less than nothing."""
+
+
 class BoundedReader(asyncio.StreamReader):
     """What is to come in one piece can have ``most`` bytes: asyncio would gather whatever was announced."""
 
@@ -14,10 +18,15 @@ class BoundedReader(asyncio.StreamReader):
         self._most = most
 
     async def readexactly(self, n: int) -> bytes:
-        """As the base's. Raises ConnectionError where that is too much."""
-        if n > self._most:
-            raise ConnectionError(f"{n} bytes were announced, {self._most} is the most that is taken at once")
+        """As the base's. Raises TooMuchAnnounced."""
+        check_announced(n, self._most)
         return await super().readexactly(n)
+
+
+def check_announced(size: int, most: int) -> None:
+    """Raises TooMuchAnnounced."""
+    if not 0 <= size <= most:
+        raise TooMuchAnnounced(f"{size} bytes were announced, {most} is the most that is taken at once")
 
 
 async def open_bounded(

@@ -20,7 +20,6 @@ from functools import lru_cache
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import BrokerResponseError, DuplicateSequenceNumber, KafkaError, NoError, for_code
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.produce import ProduceRequest
@@ -29,6 +28,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from attrs import define, field, frozen
 
 from gateway.errors import RemoteRefused, RemoteUnavailable
+from gateway.stream.bounded_kafka import AIOKafkaClient
 
 ACKS_ALL = -1
 MAGIC = 2
