@@ -44,6 +44,9 @@ SAY_NO_POSTGRESQL = {
     "no method": message("R", b"\0"),
     "no salt": message("R", b"\0\0\0\x05\0"),
     "no end of methods": message("R", b"\0\0\0\x0aSCRAM-SHA-256\0"),
+    "a proof that was not asked for": message("R", b"\0\0\0\x0br=a,s=YQ==,i=4096"),
+    "an end that has no beginning": message("R", b"\0\0\0\x0cv=YQ=="),
+    "an end without a middle": message("R", b"\0\0\0\x0aSCRAM-SHA-256\0\0") + message("R", b"\0\0\0\x0cv=YQ=="),
     "no key": message("K", bytes(7)),
     "no status": message("Z"),
     "a text without end": message("S", b"server_version"),
@@ -166,11 +169,16 @@ def test_what_came_before_is_heeded(run, is_trickle):
     run(check())
 
 
-def test_a_login_that_cannot_be_followed_is_the_servers_fault(run):
-    """It says that a proof was right which it has not asked for."""
-
+@pytest.mark.parametrize(
+    "data",
+    [
+        message("R", b"\0\0\0\x0aSCRAM-SHA-256\0\0") + message("R", b"\0\0\0\x0bnonsense"),
+        message("R", bytes(4)) + message("Z", b"I"),  # without a version
+    ],
+)
+def test_a_login_that_cannot_be_followed_is_the_servers_fault(run, data):
     async def check() -> None:
-        async with serving(saying(message("R", b"\0\0\0\x0c"))) as uri:
+        async with serving(saying(data)) as uri:
             assert "sends what cannot be followed" in await refusal(uri)
 
     run(check())

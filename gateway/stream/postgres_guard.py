@@ -25,8 +25,11 @@ ANSWER_MOST = 32 * MiB
 an error or a notice that has the statement's parameters in its context, which are 16 MiB and are quoted in it."""
 TYPES = frozenset(b"123ACDEIKNRSTZnstv")
 """Those that a server may send to who copies nothing."""
-READY = ord("Z")
-MD5, SASL = b"\0\0\0\x05", b"\0\0\0\x0a"
+AUTHENTICATION, READY = b"RZ"
+MD5, SASL, SASL_CONTINUE, SASL_FINAL = (bytes([0, 0, 0, number]) for number in (5, 10, 11, 12))
+BEFORE = {SASL_CONTINUE: SASL, SASL_FINAL: SASL_CONTINUE}
+"""What must have come before it: without, asyncpg reads where no memory is, and the process ends."""
+CANNOT_FOLLOW = "sends what cannot be followed"
 
 
 def _has_texts(body: bytes, least: int) -> bool:
@@ -49,7 +52,7 @@ CHECKS: dict[int, Callable[[bytes], bool]] = {
     ord("E"): _has_fields,
     ord("K"): lambda body: len(body) >= 8,
     ord("N"): _has_fields,
-    ord("R"): _has_method,
+    AUTHENTICATION: _has_method,
     ord("S"): lambda body: _has_texts(body, 2),
     READY: lambda body: len(body) >= 1,
 }
@@ -63,6 +66,7 @@ class Messages:
         self.flaw = ""
         self._data = bytearray()
         self._room = ANSWER_MOST
+        self._method = b""
 
     def whole(self, data: bytes) -> bytes:
         """Those that are complete now, up to a flaw."""
@@ -95,10 +99,16 @@ class Messages:
         kind = self._data[start]
         self._room = ANSWER_MOST if kind == READY else self._room - size
         check = CHECKS.get(kind)
-        if check is None or check(bytes(self._data[start + HEADER : start + size])):
-            return True
-        self.flaw = f"speaks no PostgreSQL: a message of type {chr(kind)} that has not all that belongs to it"
-        return False
+        body = bytes(self._data[start + HEADER : start + size]) if check else b""
+        if check and not check(body):
+            self.flaw = f"speaks no PostgreSQL: a message of type {chr(kind)} that has not all that belongs to it"
+        elif kind == AUTHENTICATION and not self._is_next(body[:4]):
+            self.flaw = "speaks no PostgreSQL: an authentication that has not begun"
+        return not self.flaw
+
+    def _is_next(self, method: bytes) -> bool:
+        before, self._method = self._method, method
+        return BEFORE.get(method, before) == before
 
 
 class Guard(asyncio.Protocol):
@@ -122,7 +132,7 @@ class Guard(asyncio.Protocol):
             if whole := self._messages.whole(data):
                 self._protocol.data_received(whole)
         except Exception as error:  # asyncpg's own, of an answer to what nobody has asked
-            self._cut(f"sends what cannot be followed: {type(error).__name__}: {error}")
+            self._cut(f"{CANNOT_FOLLOW}: {type(error).__name__}: {error}")
         else:
             if self._messages.flaw:
                 self._cut(self._messages.flaw)
@@ -205,4 +215,10 @@ class GuardedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ha
     """Goes on with the loop itself: asyncio looks for the current task by it."""
 
     def __init__(self, protocol: Any, transport: Any, loop: GuardedLoop, *others: Any) -> None:
-        super().__init__(protocol, transport, loop.loop, *others)
+        try:
+            super().__init__(protocol, transport, loop.loop, *others)
+        except Exception as error:  # such as of a server that says no version
+            host, port = others[0]
+            loop.refused = f"{host}:{port} {CANNOT_FOLLOW}: {type(error).__name__}: {error}"
+            protocol.abort()
+            raise ConnectionError(loop.refused) from None
