@@ -142,6 +142,7 @@ def test_a_target_is_closed_to_the_end_whatever_happens_to_the_stream_meanwhile(
         ({"protocol": "pigeon"}, "there is no stream protocol pigeon"),
         ({"protocol": "http", "configuration": {}}, "missing required field `uri`"),
         ({"protocol": "http", "configuration": {"uri": "http://h/", "old": 1}}, "unknown field `old`"),
+        ({"protocol": "http", "configuration": {"uri": "ftp://h/"}}, "should be like https://host:port/path"),
         ({"protocol": "probe", "validate_message": "n >"}, "column"),
     ],
 )

@@ -23,8 +23,9 @@ from gateway.store.keys import ShardKeys
 DROPPED = b"-"
 FINGERPRINT = 16
 """Hexadecimal digits."""
-PROCESSED_MOST = 10_000
-"""Entries that the registrar has not read; it is far behind then, or does not run."""
+PROCESSED_MOST = 500
+"""Entries that the registrar has not read, of 100 messages at most: it is far behind then, or does not run. All of them
+are looked at when it starts."""
 
 FORGET = """
 if redis.call('LLEN', KEYS[1]) == 0 then redis.call('SREM', KEYS[2], ARGV[1]) return 1 end
@@ -92,7 +93,7 @@ class Deferred:
             async with self._redis.pipeline(transaction=True) as pipe:  # or the lane would move some between the two
                 for id in devices:
                     pipe.llen(self._keys.deferred(id))
-                pipe.xrange(self._keys.processed, f"({cursor.decode()}" if cursor else "-", count=PROCESSED_MOST)
+                pipe.xrange(self._keys.processed, f"({cursor.decode()}" if cursor else "-")
                 *lengths, unread = await pipe.execute()
         self._counts = Counter(dict(zip(devices, lengths, strict=True)))
         for _, fields in unread:

@@ -169,6 +169,7 @@ class Streams:
             reason = protocol.reason if protocol is not None else f"there is no stream protocol {stream.protocol}"
             raise GatewayError(reason)
         config = msgspec.convert(stream.configuration, protocol.cls.Config)
+        protocol.cls.check(config)
         validate = compile_expression(stream.validate_message) if stream.validate_message else None
         return protocol.cls(config, StreamInfo(stream.id, stream.name)), Form(validate, config.convert_message)
 
@@ -212,7 +213,8 @@ class Streams:
         """End the sender of the stream as it was; two of one stream would deliver everything twice."""
         while (task := self._running.get(stream.id)) is not None and self._items.streams.get(stream.id) is stream:
             _end(task)
-            await asyncio.wait([task], timeout=STOP_TIME)
+            while not (await asyncio.wait([task], timeout=STOP_TIME))[0]:
+                self.log.error("stream {id} ({name}) does not end; its change waits", id=stream.id, name=stream.name)
             if self._running.get(stream.id) is task:
                 del self._running[stream.id]
         if self._items.streams.get(stream.id) is stream and stream.id not in self._running:
