@@ -174,12 +174,27 @@ def test_what_came_before_is_heeded(run, is_trickle):
     [
         message("R", b"\0\0\0\x0aSCRAM-SHA-256\0\0") + message("R", b"\0\0\0\x0bnonsense"),
         message("R", bytes(4)) + message("Z", b"I"),  # without a version
+        message("E", b"SFATAL\0C28P01\0MPasswort ung\xfcltig\0\0") + message("Z", b"I"),
     ],
 )
 def test_a_login_that_cannot_be_followed_is_the_servers_fault(run, data):
     async def check() -> None:
         async with serving(saying(data)) as uri:
             assert "sends what cannot be followed" in await refusal(uri)
+
+    run(check())
+
+
+def test_a_server_that_is_silent_after_the_login_is_left_in_time(run, monkeypatch):
+    monkeypatch.setattr("gateway.streams.postgresql.GRACE", 0.1)
+
+    async def check() -> None:
+        async with serving(saying(WELCOME)) as uri:
+            target = Postgresql(Postgresql.Config(uri=uri, timeout=0.1), StreamInfo(1, "rows"))
+            async with asyncio.timeout(5):
+                with pytest.raises(RemoteUnavailable, match=r"did not answer within 0\.1 s"):
+                    await target.open()
+                await target.close()
 
     run(check())
 

@@ -158,6 +158,7 @@ class Postgresql(Target):
             database=unquote(parts.path[1:]),
             ssl=await asyncio.to_thread(_tls, config.sslmode, config.ca_file),
             timeout=config.timeout,
+            command_timeout=self._limit,  # also for the beginning and the end of a transaction
             statement_cache_size=config.statement_cache_size,
             server_settings=settings,
             target_session_attrs="any",
@@ -245,7 +246,7 @@ class Postgresql(Target):
             if self._connection is not None and not self._connection.is_closed():
                 raise
             raise RemoteUnavailable(f"the connection to PostgreSQL is lost: {error}") from None
-        except asyncpg.InternalClientError as error:
+        except (asyncpg.InternalClientError, UnicodeDecodeError) as error:  # words of another encoding
             raise RemoteUnavailable(f"PostgreSQL sends what cannot be followed: {error}") from None
         except OSError as error:
             raise RemoteUnavailable(f"PostgreSQL cannot be reached: {error}") from None
