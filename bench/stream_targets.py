@@ -64,7 +64,7 @@ def _kafka(directory: Path) -> Iterator[Setup]:
 def _amqp(directory: Path) -> Iterator[Setup]:
     with _server(RabbitServer, directory) as server:
         own = {"exchange": "bench", "exchange_type": "fanout", "queue": "bench"}
-        yield Setup("amqp", {"uri": server.url, **own})
+        yield Setup("amqp", {"uri": f"amqp://127.0.0.1:{server.port}", **own})
 
 
 @contextlib.contextmanager
