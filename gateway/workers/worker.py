@@ -123,8 +123,12 @@ class Worker:
             self.log.failure("a worker process")
 
 
+COUNTED_BY_FIRST = frozenset({"connections_accepted"})
+"""The first process has every connection among its own, too."""
+
+
 class FiguresOf:
-    """What the counters and histograms of this process grew by."""
+    """What the counters and histograms of this process grew by, but for what the first process counts itself."""
 
     def __init__(self) -> None:
         self._counted: dict[Any, int] = {}
@@ -135,7 +139,7 @@ class FiguresOf:
         counters = []
         for name, labels, n in metrics.counters():
             more = n - self._counted.get((name, labels), 0)
-            if more:
+            if more and name not in COUNTED_BY_FIRST and ("cause", FIRST) not in labels:
                 self._counted[name, labels] = n
                 counters.append((name, list(labels), more))
         histograms = []

@@ -305,6 +305,8 @@ def test_every_message_has_a_time_of_its_own_that_rises(run: Run, gateway: Gatew
             text = (await client.get("/../metrics")).text
             assert f'gateway_records_total{{channel="trackers"}} {float(len(times))}' in text
             assert f"gateway_workers {float(len(pids) - 1)}" in text
+            came = sum(tracker.connections for tracker in fleet)
+            assert f"gateway_connections_accepted_total {float(came)}" in text
         assert await gateway.stop() == 0
 
     run(scenario(), timeout=60)
