@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from attrs import asdict, define, field
+from attrs import define, field
 
 
 @define
@@ -41,7 +39,3 @@ class StreamState:
     def is_connected(self) -> bool:
         """Whether the target can be reached, as far as is known."""
         return self.state == "connected"
-
-    def view(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)

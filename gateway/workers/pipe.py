@@ -9,16 +9,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from twisted.logger import Logger
 
-from gateway.errors import GatewayError
 from gateway.workers.wire import MESSAGE_MOST, SIZE, Message, pack
 
 T = TypeVar("T")
 AT_ONCE = 100
 """Messages taken until others have their turn."""
-
-
-class BrokenPipe(GatewayError):
-    """What came over it is no message: a bug, or two versions."""
 
 
 class Pipe(asyncio.Protocol, Generic[T]):
